@@ -1,0 +1,58 @@
+//! What can be wrong with what came from outside. Each variant is one SQLSTATE in the extension.
+
+/// An error of the engine.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Error {
+    /// Not of the shape the wire format asks for.
+    Malformed {
+        /// Where, as a path or a byte offset.
+        at: String,
+        /// What is wrong there.
+        what: String,
+    },
+    /// Over a limit.
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        bytes: u64,
+        /// The limit, in the same unit.
+        limit: u64,
+    },
+    /// Memory could not be had.
+    OutOfMemory {
+        /// How much was asked for.
+        bytes: usize,
+    },
+    /// Text with a NUL character, which PostgreSQL cannot hold.
+    NulCharacter {
+        /// Where.
+        at: String,
+    },
+    /// A counter or lamport outside of 0 to 2^53-1.
+    ClockRange {
+        /// Which number.
+        what: &'static str,
+        /// As it was sent.
+        value: String,
+    },
+}
+
+/// The engine's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Malformed { at, what } => write!(f, "malformed request at {at}: {what}"),
+            Error::TooLarge { what, bytes, limit } => write!(f, "{what}: {bytes} exceeds the limit of {limit}"),
+            Error::OutOfMemory { bytes } => write!(f, "out of memory for {bytes} bytes"),
+            Error::NulCharacter { at } => write!(f, "unsupported Unicode escape sequence: \\u0000 at {at}"),
+            Error::ClockRange { what, value } => {
+                write!(f, "{what} {value} is outside of 0 to {}", crate::id::MAX_CLOCK)
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,29 @@
+//! The pure engine of crdt_db.
+//!
+//! It decides and returns data; it never touches PostgreSQL, a clock, randomness or IO, so that the same code runs in
+//! the database, in tests, under a fuzzer and in WebAssembly. Data goes one way:
+//! bytes → `wire` → `graph` and `oplog` → `merge` → row patches.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`id`] | names of events, the order of stamps |
+//! | [`value`] | the values of cells |
+//! | [`ops`] | operations in memory: one flat, truncatable buffer |
+//! | `codec` | operations as bytes: columnar, dictionary and run-length encoded |
+//! | `wire` | requests and answers as JSON and as binary, behind limits |
+//! | `graph` | the event graph: frontier, version vectors, LCA, compare, difference |
+//! | `oplog` | an append-only log of runs in memory, and the `oplog::History` seam to others |
+//! | `merge` | the rules of merging: which cell shows what |
+//! | `replica` | an in-memory document: what a client holds |
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod error;
+pub mod id;
+pub mod ops;
+pub mod value;
+
+pub use error::{Error, Result};
+pub use id::{EventId, Stamp};
+pub use ops::{OpBuf, OpRef, Origin};
+pub use value::ValueRef;

@@ -1,0 +1,437 @@
+//! Operations in memory: one flat buffer that is appended to, truncated and read back.
+//!
+//! All text lies in one `String`, operations and cells are small records that point into it. Appending costs no
+//! allocation per value, and rolling back to a savepoint is four truncations.
+
+use std::ops::Range;
+
+use rustc_hash::FxHashMap;
+
+use crate::error::{Error, Result};
+use crate::id::EventId;
+use crate::value::ValueRef;
+
+/// Operation kinds that never carry a row operation, by their registered number (see `docs/format.md`).
+pub mod kind {
+    /// Counters that stand for nothing.
+    pub const SKIP: u64 = 0;
+    /// `insert`.
+    pub const INSERT: u64 = 1;
+    /// `update`.
+    pub const UPDATE: u64 = 2;
+    /// `delete`.
+    pub const DELETE: u64 = 3;
+    /// Reserved: an event whose effect was withdrawn.
+    pub const VOID: u64 = 4;
+    /// Reserved: counters.
+    pub const ADD: u64 = 5;
+    /// Reserved: operations inside a JSON value.
+    pub const PATH: u64 = 6;
+    /// Reserved: character-level text.
+    pub const TEXT: u64 = 7;
+}
+
+/// An interned table or column name of one [`OpBuf`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sym(u32);
+
+/// The event that a derived update names, with its lamport where the buffer's maker knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRef {
+    /// Its name.
+    pub id: EventId,
+    /// Its lamport. JSON does not carry it: `None` until it has been looked up in the log.
+    pub lamport: Option<u64>,
+}
+
+/// Why an update exists (design, rule 2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// Somebody wrote it.
+    Explicit,
+    /// A trigger changed what `root` wrote (`derived_from`).
+    Rewrite(&'a EventRef),
+    /// A default filled a cell nobody wrote (`default_since`): the row's greatest delete at that time.
+    Default(Option<&'a EventRef>),
+}
+
+/// One operation, borrowed from an [`OpBuf`].
+#[derive(Clone, Copy, Debug)]
+pub enum OpRef<'a> {
+    /// A row comes to be, with some of its cells.
+    Insert {
+        /// Table name on the wire.
+        tbl: &'a str,
+        /// Row id.
+        row: &'a str,
+        /// The cells.
+        cells: Cells<'a>,
+    },
+    /// One cell changes.
+    Update {
+        /// Table name on the wire.
+        tbl: &'a str,
+        /// Row id.
+        row: &'a str,
+        /// Column name.
+        col: &'a str,
+        /// New value.
+        value: ValueRef<'a>,
+        /// Why.
+        origin: Origin<'a>,
+    },
+    /// A row ends.
+    Delete {
+        /// Table name on the wire.
+        tbl: &'a str,
+        /// Row id.
+        row: &'a str,
+    },
+    /// An operation this version does not apply: kept and forwarded as it came.
+    Opaque {
+        /// Its registered number.
+        kind: u64,
+        /// How many counters (and lamports) it takes.
+        span: u64,
+        /// Its bytes.
+        payload: &'a [u8],
+    },
+}
+
+impl<'a> OpRef<'a> {
+    /// `(table, row id)` of a row operation.
+    pub fn row_key(&self) -> Option<(&'a str, &'a str)> {
+        match *self {
+            OpRef::Insert { tbl, row, .. } | OpRef::Update { tbl, row, .. } | OpRef::Delete { tbl, row } => {
+                Some((tbl, row))
+            }
+            OpRef::Opaque { .. } => None,
+        }
+    }
+
+    /// How many counters the operation takes.
+    pub fn span(&self) -> u64 {
+        match *self {
+            OpRef::Opaque { span, .. } => span,
+            _ => 1,
+        }
+    }
+}
+
+/// The cells of one insert.
+#[derive(Clone, Copy, Debug)]
+pub struct Cells<'a> {
+    buf: &'a OpBuf,
+    from: u32,
+    to: u32,
+}
+
+impl<'a> Cells<'a> {
+    /// How many cells.
+    pub fn len(&self) -> usize {
+        (self.to - self.from) as usize
+    }
+
+    /// No cell at all.
+    pub fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    /// `(column, value)` in the order they were pushed.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a str, ValueRef<'a>)> + use<'a> {
+        let buf = self.buf;
+        buf.cells[self.from as usize..self.to as usize].iter().map(move |c| (buf.name(c.col), buf.value(c.value)))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    from: u32,
+    to: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stored {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(Span),
+    Json(Span),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    col: Sym,
+    value: Stored,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Insert,
+    Update { origin: OriginSlot },
+    Delete,
+    Opaque { kind: u64, span: u64 },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum OriginSlot {
+    Explicit,
+    Rewrite(u32),
+    Default(Option<u32>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Op {
+    kind: Kind,
+    tbl: Sym,
+    /// Row id in `text`; the payload in `bytes` when opaque.
+    row: Span,
+    cells_from: u32,
+    cells_to: u32,
+}
+
+/// A place in an [`OpBuf`] to truncate back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    ops: usize,
+    cells: usize,
+    text: usize,
+    bytes: usize,
+    refs: usize,
+}
+
+/// Operations in the order they were made.
+#[derive(Clone, Debug, Default)]
+pub struct OpBuf {
+    names: Vec<Box<str>>,
+    syms: FxHashMap<Box<str>, Sym>,
+    ops: Vec<Op>,
+    cells: Vec<Cell>,
+    text: String,
+    bytes: Vec<u8>,
+    refs: Vec<EventRef>,
+}
+
+impl OpBuf {
+    /// An empty buffer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many operations.
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// No operation at all.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Bytes of memory the operations take, roughly: what a budget is compared with.
+    pub fn memory(&self) -> usize {
+        self.text.len() + self.bytes.len() + self.ops.len() * size_of::<Op>() + self.cells.len() * size_of::<Cell>()
+    }
+
+    /// The symbol of a name, interned at need.
+    pub fn sym(&mut self, name: &str) -> Sym {
+        if let Some(&s) = self.syms.get(name) {
+            return s;
+        }
+        let s = Sym(u32::try_from(self.names.len()).expect("fewer than 2^32 names"));
+        self.names.push(name.into());
+        self.syms.insert(name.into(), s);
+        s
+    }
+
+    /// The name behind a symbol of this buffer.
+    pub fn name(&self, sym: Sym) -> &str {
+        &self.names[sym.0 as usize]
+    }
+
+    /// Appends an insert without cells; [`OpBuf::cell`] adds them. Errors: [`Error::TooLarge`] past 4 GiB of text.
+    pub fn insert(&mut self, tbl: Sym, row: &str) -> Result<()> {
+        self.op(Kind::Insert, tbl, row)
+    }
+
+    /// Adds a cell to the insert appended last.
+    pub fn cell(&mut self, col: Sym, value: ValueRef<'_>) -> Result<()> {
+        let value = self.store(value)?;
+        self.cells.push(Cell { col, value });
+        let op = self.ops.last_mut().expect("a cell follows its insert");
+        debug_assert!(matches!(op.kind, Kind::Insert));
+        op.cells_to += 1;
+        Ok(())
+    }
+
+    /// Appends an update of one cell.
+    pub fn update(&mut self, tbl: Sym, row: &str, col: Sym, value: ValueRef<'_>, origin: Origin<'_>) -> Result<()> {
+        let origin = match origin {
+            Origin::Explicit => OriginSlot::Explicit,
+            Origin::Rewrite(root) => OriginSlot::Rewrite(self.reference(root)),
+            Origin::Default(since) => OriginSlot::Default(since.map(|d| self.reference(d))),
+        };
+        self.op(Kind::Update { origin }, tbl, row)?;
+        let value = self.store(value)?;
+        self.cells.push(Cell { col, value });
+        self.ops.last_mut().expect("just pushed").cells_to += 1;
+        Ok(())
+    }
+
+    /// Appends a delete.
+    pub fn delete(&mut self, tbl: Sym, row: &str) -> Result<()> {
+        self.op(Kind::Delete, tbl, row)
+    }
+
+    /// Appends an operation that is kept but not applied; it takes `span` counters.
+    pub fn opaque(&mut self, kind: u64, span: u64, payload: &[u8]) -> Result<()> {
+        let from = offset(self.bytes.len())?;
+        self.bytes.extend_from_slice(payload);
+        let row = Span { from, to: offset(self.bytes.len())? };
+        let cells = offset(self.cells.len())?;
+        self.ops.push(Op { kind: Kind::Opaque { kind, span }, tbl: Sym(0), row, cells_from: cells, cells_to: cells });
+        Ok(())
+    }
+
+    /// Appends a copy of an operation of any buffer.
+    pub fn push(&mut self, op: OpRef<'_>) -> Result<()> {
+        match op {
+            OpRef::Insert { tbl, row, cells } => {
+                let tbl = self.sym(tbl);
+                self.insert(tbl, row)?;
+                for (col, value) in cells.iter() {
+                    let col = self.sym(col);
+                    self.cell(col, value)?;
+                }
+                Ok(())
+            }
+            OpRef::Update { tbl, row, col, value, origin } => {
+                let (tbl, col) = (self.sym(tbl), self.sym(col));
+                self.update(tbl, row, col, value, origin)
+            }
+            OpRef::Delete { tbl, row } => {
+                let tbl = self.sym(tbl);
+                self.delete(tbl, row)
+            }
+            OpRef::Opaque { kind, span, payload } => self.opaque(kind, span, payload),
+        }
+    }
+
+    /// The operation at `index`.
+    pub fn get(&self, index: usize) -> OpRef<'_> {
+        let op = &self.ops[index];
+        let text = |s: Span| &self.text[s.from as usize..s.to as usize];
+        match op.kind {
+            Kind::Insert => OpRef::Insert {
+                tbl: self.name(op.tbl),
+                row: text(op.row),
+                cells: Cells { buf: self, from: op.cells_from, to: op.cells_to },
+            },
+            Kind::Update { origin } => {
+                let cell = self.cells[op.cells_from as usize];
+                OpRef::Update {
+                    tbl: self.name(op.tbl),
+                    row: text(op.row),
+                    col: self.name(cell.col),
+                    value: self.value(cell.value),
+                    origin: match origin {
+                        OriginSlot::Explicit => Origin::Explicit,
+                        OriginSlot::Rewrite(r) => Origin::Rewrite(&self.refs[r as usize]),
+                        OriginSlot::Default(d) => Origin::Default(d.map(|r| &self.refs[r as usize])),
+                    },
+                }
+            }
+            Kind::Delete => OpRef::Delete { tbl: self.name(op.tbl), row: text(op.row) },
+            Kind::Opaque { kind, span } => {
+                OpRef::Opaque { kind, span, payload: &self.bytes[op.row.from as usize..op.row.to as usize] }
+            }
+        }
+    }
+
+    /// Operations of a range of indices, in order.
+    pub fn range(&self, range: Range<usize>) -> impl DoubleEndedIterator<Item = OpRef<'_>> + ExactSizeIterator {
+        range.map(|i| self.get(i))
+    }
+
+    /// All operations, in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = OpRef<'_>> + ExactSizeIterator {
+        self.range(0..self.len())
+    }
+
+    /// Every event that a derived update of this buffer names, to fill in lamports that the wire left out.
+    pub fn refs_mut(&mut self) -> &mut [EventRef] {
+        &mut self.refs
+    }
+
+    /// The present end.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            ops: self.ops.len(),
+            cells: self.cells.len(),
+            text: self.text.len(),
+            bytes: self.bytes.len(),
+            refs: self.refs.len(),
+        }
+    }
+
+    /// Drops everything appended after `mark`. Names stay interned.
+    pub fn truncate(&mut self, mark: Mark) {
+        self.ops.truncate(mark.ops);
+        self.cells.truncate(mark.cells);
+        self.text.truncate(mark.text);
+        self.bytes.truncate(mark.bytes);
+        self.refs.truncate(mark.refs);
+    }
+
+    /// Drops all operations and keeps the memory and the names.
+    pub fn clear(&mut self) {
+        self.truncate(Mark { ops: 0, cells: 0, text: 0, bytes: 0, refs: 0 });
+    }
+
+    fn op(&mut self, kind: Kind, tbl: Sym, row: &str) -> Result<()> {
+        let row = self.span(row)?;
+        let cells = offset(self.cells.len())?;
+        self.ops.push(Op { kind, tbl, row, cells_from: cells, cells_to: cells });
+        Ok(())
+    }
+
+    fn reference(&mut self, event: &EventRef) -> u32 {
+        self.refs.push(event.clone());
+        u32::try_from(self.refs.len() - 1).expect("fewer than 2^32 derived updates")
+    }
+
+    fn span(&mut self, text: &str) -> Result<Span> {
+        let from = offset(self.text.len())?;
+        self.text.try_reserve(text.len()).map_err(|_| Error::OutOfMemory { bytes: text.len() })?;
+        self.text.push_str(text);
+        Ok(Span { from, to: offset(self.text.len())? })
+    }
+
+    fn store(&mut self, value: ValueRef<'_>) -> Result<Stored> {
+        Ok(match value {
+            ValueRef::Null => Stored::Null,
+            ValueRef::Bool(b) => Stored::Bool(b),
+            ValueRef::Int(i) => Stored::Int(i),
+            ValueRef::Float(f) => Stored::Float(f),
+            ValueRef::Text(t) => Stored::Text(self.span(t)?),
+            ValueRef::Json(t) => Stored::Json(self.span(t)?),
+        })
+    }
+
+    fn value(&self, stored: Stored) -> ValueRef<'_> {
+        let text = |s: Span| &self.text[s.from as usize..s.to as usize];
+        match stored {
+            Stored::Null => ValueRef::Null,
+            Stored::Bool(b) => ValueRef::Bool(b),
+            Stored::Int(i) => ValueRef::Int(i),
+            Stored::Float(f) => ValueRef::Float(f),
+            Stored::Text(s) => ValueRef::Text(text(s)),
+            Stored::Json(s) => ValueRef::Json(text(s)),
+        }
+    }
+}
+
+fn offset(at: usize) -> Result<u32> {
+    u32::try_from(at).map_err(|_| Error::TooLarge { what: "operations", bytes: at as u64, limit: u32::MAX as u64 })
+}
