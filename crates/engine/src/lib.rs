@@ -20,7 +20,14 @@
 
 pub mod error;
 pub mod id;
+pub mod merge;
 pub mod ops;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
+#[cfg(not(feature = "planted-bugs"))]
+mod planted;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod value;
 
 pub use error::{Error, Result};
