@@ -19,6 +19,7 @@
 #![deny(missing_docs)]
 
 pub mod error;
+pub mod graph;
 pub mod id;
 pub mod merge;
 pub mod ops;
