@@ -29,6 +29,27 @@ pub enum Error {
         /// Where.
         at: String,
     },
+    /// A type of operation that this version does not know: it cannot be skipped, later counters would shift.
+    UnknownOpType {
+        /// Where.
+        at: String,
+        /// The type as it was sent.
+        name: String,
+    },
+    /// A binary format of a later version, or one that needs something this version cannot do.
+    Unsupported {
+        /// What is not supported: `format version`, `critical features`.
+        what: &'static str,
+        /// Its number.
+        value: u64,
+    },
+    /// An insert that names a column twice.
+    DuplicateColumn {
+        /// Where.
+        at: String,
+        /// The column.
+        name: String,
+    },
     /// A counter or lamport outside of 0 to 2^53-1.
     ClockRange {
         /// Which number.
@@ -57,6 +78,9 @@ impl std::fmt::Display for Error {
             Error::TooLarge { what, bytes, limit } => write!(f, "{what}: {bytes} exceeds the limit of {limit}"),
             Error::OutOfMemory { bytes } => write!(f, "out of memory for {bytes} bytes"),
             Error::NulCharacter { at } => write!(f, "unsupported Unicode escape sequence: \\u0000 at {at}"),
+            Error::UnknownOpType { at, name } => write!(f, "unknown operation type {name:?} at {at}"),
+            Error::Unsupported { what, value } => write!(f, "unsupported {what}: {value:#x}"),
+            Error::DuplicateColumn { at, name } => write!(f, "column {name:?} is named twice at {at}"),
             Error::ClockRange { what, value } => {
                 write!(f, "{what} {value} is outside of 0 to {}", crate::id::MAX_CLOCK)
             }
@@ -64,6 +88,23 @@ impl std::fmt::Display for Error {
                 write!(f, "broken event graph: {what}, at event {counter} of local peer {peer}")
             }
         }
+    }
+}
+
+impl Error {
+    /// The same error, said to be at `outer` followed by where it already is.
+    pub(crate) fn inside(mut self, outer: &str) -> Self {
+        match &mut self {
+            Error::Malformed { at, .. }
+            | Error::NulCharacter { at }
+            | Error::UnknownOpType { at, .. }
+            | Error::DuplicateColumn { at, .. } => {
+                let dot = if at.is_empty() || at.starts_with('[') || outer.is_empty() { "" } else { "." };
+                *at = format!("{outer}{dot}{at}");
+            }
+            Error::TooLarge { .. } | Error::OutOfMemory { .. } | Error::Unsupported { .. } | Error::ClockRange { .. } => {}
+        }
+        self
     }
 }
 

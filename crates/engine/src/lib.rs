@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`id`] | names of events, the order of stamps |
 //! | [`value`] | the values of cells |
+//! | [`limits`] | how much one request may hold |
 //! | [`ops`] | operations in memory: one flat, truncatable buffer |
 //! | `codec` | operations as bytes: columnar, dictionary and run-length encoded |
 //! | `wire` | requests and answers as JSON and as binary, behind limits |
@@ -18,9 +19,11 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod alloc;
 pub mod error;
 pub mod graph;
 pub mod id;
+pub mod limits;
 pub mod merge;
 pub mod ops;
 #[cfg(feature = "planted-bugs")]
@@ -33,5 +36,6 @@ pub mod value;
 
 pub use error::{Error, Result};
 pub use id::{EventId, Stamp};
+pub use limits::Limits;
 pub use ops::{OpBuf, OpRef, Origin};
 pub use value::ValueRef;
