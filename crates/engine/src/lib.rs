@@ -19,12 +19,14 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod admit;
 mod alloc;
 pub mod error;
 pub mod graph;
 pub mod id;
 pub mod limits;
 pub mod merge;
+pub mod oplog;
 pub mod ops;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
