@@ -35,7 +35,7 @@ impl Oplog {
         let mut page = Page::default();
         for (peer, piece, from) in wanted {
             if !page.batch.runs.is_empty() && page.batch.ops.len() + piece.ops > limit {
-                page.has_more = true;
+                page.has_more = !planted::is(Bug::HasMoreForgotten);
                 break;
             }
             self.copy(peer, piece, from, &mut page.batch)?;

@@ -157,7 +157,10 @@ impl<H: Hooks> Replica<H> {
         let run = Run {
             peer: self.peer.clone(),
             counter_start: next + u64::from(planted::is(Bug::CounterSkipped) && self.log.len() > 20),
-            lamport_start: graph.max_lamport() + 1,
+            lamport_start: match planted::is(Bug::ClockNotRaised) {
+                true => graph.find_peer(&self.peer).map_or(0, |peer| graph.next_counter(peer)) + 1,
+                false => graph.max_lamport() + 1,
+            },
             deps: self.frontier(),
             ops: 0..ops.len(),
         };
@@ -168,7 +171,8 @@ impl<H: Hooks> Replica<H> {
     fn take(&mut self, batch: &Batch, admitted: &Admitted, derive: bool) -> Result<Applied> {
         let rows = Rows::group(admitted.events(batch));
         let (mut window, mut past) = (Found::new(), Found::new());
-        let (merges, rows_by_history) = self.merge(&rows, admitted.least_effective, derive, &mut window, &mut past)?;
+        let (merges, rows_by_history) =
+            self.merge(&rows, self.window_start(batch, admitted), derive, &mut window, &mut past)?;
         self.log.append(batch, admitted)?;
         let mut applied = Applied {
             accepted: admitted.accepted,
@@ -187,6 +191,17 @@ impl<H: Hooks> Replica<H> {
             self.log.append(&batch, &admitted)?;
         }
         Ok(applied)
+    }
+
+    /// L, the lamport at which the competition begins.
+    fn window_start(&self, batch: &Batch, admitted: &Admitted) -> u64 {
+        if planted::is(Bug::WindowFromLooseAncestor) {
+            let graph = self.log.graph();
+            let deps = admitted.new.iter().flat_map(|part| &batch.runs[part.run].deps);
+            let known = deps.filter_map(|dep| graph.lamport(graph.local(dep)?));
+            return known.max().map_or(0, |ancestor| ancestor + 1);
+        }
+        admitted.least_effective
     }
 
     /// Decides every row, and counts those whose history was read. The two buffers hold what the log finds.

@@ -1,0 +1,43 @@
+//! What a network does to a batch: cut runs anew, overlap them, double them, mix them up.
+
+use crate::id::EventId;
+use crate::oplog::{Batch, Run};
+use crate::testkit::Rng;
+
+/// The same events in other runs.
+pub(super) fn recut(batch: Batch, rng: &mut Rng) -> Batch {
+    let mut runs = vec![];
+    for run in &batch.runs {
+        let len = run.ops.len();
+        let mut reached = 0;
+        while reached < len {
+            let from = if rng.chance(30) { rng.below(reached + 1) } else { reached };
+            let to = reached + 1 + rng.below(len - reached);
+            runs.push(part(run, from, to, rng));
+            reached = to;
+        }
+        if rng.chance(10) {
+            runs.push(run.clone());
+        }
+    }
+    if rng.chance(50) {
+        rng.shuffle(&mut runs);
+    }
+    Batch { ops: batch.ops, runs }
+}
+
+fn part(run: &Run, from: usize, to: usize, rng: &mut Rng) -> Run {
+    let counter_start = run.counter_start + from as u64;
+    let deps = match from {
+        0 => run.deps.clone(),
+        _ if rng.chance(50) => vec![],
+        _ => vec![EventId::new(run.peer.as_str(), counter_start - 1)],
+    };
+    Run {
+        peer: run.peer.clone(),
+        counter_start,
+        lamport_start: run.lamport_start + from as u64,
+        deps,
+        ops: run.ops.start + from..run.ops.start + to,
+    }
+}
