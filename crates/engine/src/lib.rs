@@ -20,10 +20,12 @@
 #![deny(missing_docs)]
 
 mod alloc;
+pub mod codec;
 pub mod error;
 pub mod id;
 pub mod limits;
 pub mod ops;
+mod scan;
 pub mod value;
 
 pub use error::{Error, Result};
