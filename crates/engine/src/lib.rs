@@ -27,6 +27,7 @@ pub mod limits;
 pub mod ops;
 mod scan;
 pub mod value;
+pub mod wire;
 
 pub use error::{Error, Result};
 pub use id::{EventId, Stamp};
