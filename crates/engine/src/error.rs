@@ -90,7 +90,10 @@ impl Error {
                 let dot = if at.is_empty() || at.starts_with('[') || outer.is_empty() { "" } else { "." };
                 *at = format!("{outer}{dot}{at}");
             }
-            Error::TooLarge { .. } | Error::OutOfMemory { .. } | Error::Unsupported { .. } | Error::ClockRange { .. } => {}
+            Error::TooLarge { .. }
+            | Error::OutOfMemory { .. }
+            | Error::Unsupported { .. }
+            | Error::ClockRange { .. } => {}
         }
         self
     }

@@ -206,9 +206,15 @@ mod tests {
 
     #[test]
     fn json_text_is_not_what_another_variant_holds() {
-        for (text, ok) in
-            [("{}", true), ("[1 ]", true), (" []", false), ("[] ", false), ("\"a\"", false), ("null", false), ("", false)]
-        {
+        for (text, ok) in [
+            ("{}", true),
+            ("[1 ]", true),
+            (" []", false),
+            ("[] ", false),
+            ("\"a\"", false),
+            ("null", false),
+            ("", false),
+        ] {
             assert_eq!(ValueRef::check_json(text, 4).is_ok(), ok, "{text:?}");
         }
     }

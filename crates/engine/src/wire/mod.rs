@@ -1,6 +1,6 @@
-//! Requests and answers: what they hold, whatever their form. [`json`] and `binary` read and write them.
+//! Requests and answers: what they hold, whatever their form. [`json`] and [`binary`] read and write them.
 
-
+pub mod binary;
 pub mod json;
 
 #[cfg(test)]
@@ -94,7 +94,9 @@ impl Run {
         if span == 0 {
             return Err(Error::Malformed { at: "ops".into(), what: "a run without operations".into() });
         }
-        for (what, start) in [("last counter of a run", self.counter_start), ("last lamport of a run", self.lamport_start)] {
+        for (what, start) in
+            [("last counter of a run", self.counter_start), ("last lamport of a run", self.lamport_start)]
+        {
             if start.saturating_add(span - 1) > MAX_CLOCK {
                 return Err(Error::ClockRange { what, value: start.saturating_add(span - 1).to_string() });
             }

@@ -196,13 +196,14 @@ fn hostile_requests() {
 
 #[test]
 fn errors_say_where() {
-    let run = |ops: &str| {
-        format!(r#"{{"peer":"p","counter_start":0,"lamport_start":1,"deps":[],"ops":[{ops}]}}"#)
-    };
+    let run = |ops: &str| format!(r#"{{"peer":"p","counter_start":0,"lamport_start":1,"deps":[],"ops":[{ops}]}}"#);
     let good = r#"{"type":"delete","tbl":"t","row_id":"1"}"#;
     for (bad, path) in [
         (r#"{"type":"update","tbl":"t","row_id":"1","col":"c","value":"\u0000"}"#, "request.events[1].ops[2].value"),
-        (r#"{"type":"insert","tbl":"t","row_id":"1","values":[["a",1],["b",tru]]}"#, "request.events[1].ops[2].values[1][1]"),
+        (
+            r#"{"type":"insert","tbl":"t","row_id":"1","values":[["a",1],["b",tru]]}"#,
+            "request.events[1].ops[2].values[1][1]",
+        ),
         (r#"{"type":"grow","tbl":"t"}"#, "request.events[1].ops[2].type"),
         (
             r#"{"type":"update","tbl":"t","row_id":"1","col":"c","value":1,"derived_from":["p",1],"default_since":null}"#,
@@ -245,7 +246,15 @@ fn events_and_runs_mix() {
     assert_eq!(batch.runs.len(), 2);
     assert_eq!(
         batch.runs[0],
-        Run { peer: "p".into(), counter_start: 4, lamport_start: 5, deps: vec![EventId::new("q", 3)], ops: 0..1, at: Some(7), ..Run::default() }
+        Run {
+            peer: "p".into(),
+            counter_start: 4,
+            lamport_start: 5,
+            deps: vec![EventId::new("q", 3)],
+            ops: 0..1,
+            at: Some(7),
+            ..Run::default()
+        }
     );
     let mut out = String::new();
     json::write_event(&mut out, &batch.runs[1], &batch.ops).unwrap();
@@ -298,7 +307,9 @@ fn pull_requests_and_answers() {
     let mut out = String::new();
     json::write_pull(&mut out, &request).unwrap();
     assert_eq!(json::decode_pull(out.as_bytes(), &limits), Ok(request));
-    for bad in [r#"{"known_peers":{"a":-1}}"#, r#"{"known_peers":{"a":1,"a":1}}"#, r#"{"limit":"x"}"#, r#"{"accept":[""]}"#] {
+    for bad in
+        [r#"{"known_peers":{"a":-1}}"#, r#"{"known_peers":{"a":1,"a":1}}"#, r#"{"limit":"x"}"#, r#"{"accept":[""]}"#]
+    {
         assert!(json::decode_pull(bad.as_bytes(), &limits).is_err(), "{bad}");
     }
     let response = PushResponse {
@@ -311,6 +322,103 @@ fn pull_requests_and_answers() {
     let mut out = String::new();
     json::write_push_response(&mut out, &response).unwrap();
     assert_eq!(json::decode_push_response(out.as_bytes(), &limits), Ok(response));
+}
+
+#[test]
+fn binary_requests_and_answers() {
+    let limits = Limits::default();
+    let request = PullRequest {
+        peer_id: Some("me".into()),
+        known: Versions::from([("a".into(), 0), ("b".into(), MAX_CLOCK)]),
+        limit: Some(100),
+        accept: vec!["skip".into()],
+    };
+    let bytes = binary::encode_pull(&request).unwrap();
+    assert_eq!(binary::decode_pull(&bytes, &limits), Ok(request));
+    for cut in 0..bytes.len() {
+        // At the end of a section a message may end: then something is absent, and nothing more is wrong.
+        assert_ne!(binary::decode_pull(&bytes[..cut], &limits), binary::decode_pull(&bytes, &limits), "{cut}");
+    }
+    let response = PushResponse {
+        accepted: 3,
+        duplicate: 1,
+        frontier: vec![EventId::new("a", 3)],
+        versions: Versions::from([("a".into(), 3)]),
+        ahead: Versions::from([("h:1:0".into(), 2)]),
+    };
+    let bytes = binary::encode_push_response(&response).unwrap();
+    assert_eq!(binary::decode_push_response(&bytes, &limits), Ok(response));
+}
+
+#[test]
+fn hostile_binary() {
+    let limits = Limits { deps_per_run: 2, runs: 3, ..Limits::default() };
+    let mut buf = OpBuf::new();
+    let tbl = buf.sym("t");
+    buf.delete(tbl, "1").unwrap();
+    let blob = crate::codec::encode(&buf, 0..1).unwrap();
+    let message = |sections: &[(u8, &[u8])]| {
+        let mut bytes = vec![0xcd, 0xb2, 1, 1, 0, 0];
+        for (tag, section) in sections {
+            bytes.extend([*tag, section.len() as u8]);
+            bytes.extend(*section);
+        }
+        bytes
+    };
+    let run = |head: &[u8]| [&[head.len() as u8], head, &blob].concat();
+    let push = |head: &[u8]| message(&[(2, b"me"), (3, &run(head)), (1, b"\x01p")]);
+    let far = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f];
+    let too_far = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10];
+    for (what, bytes, expected) in [
+        ("a push", push(&[0, 0, 0, 1, 0]), "ok"),
+        ("a head of a later version", push(&[0x80, 1, 0, 0, 1, 0, 9, 9, 9]), "ok"),
+        ("an unknown section", message(&[(2, b"me"), (77, b"xyz")]), "ok"),
+        ("nothing", vec![], "Malformed"),
+        ("JSON", b"{\"peer_id\":\"p\"}".to_vec(), "Malformed"),
+        ("a later version", vec![0xcd, 0xb2, 2, 1, 0, 0], "Unsupported"),
+        ("an unknown type", vec![0xcd, 0xb2, 1, 9, 0, 0], "Unsupported"),
+        ("another type", vec![0xcd, 0xb2, 1, 2, 0, 0], "Malformed"),
+        ("critical features", vec![0xcd, 0xb2, 1, 1, 2, 0], "Unsupported"),
+        ("an LZ4 bomb", vec![0xcd, 0xb2, 1, 1, 1, 0, 0xff, 0xff, 0xff, 0x7f, 0], "TooLarge"),
+        ("no sender", message(&[]), "Malformed"),
+        ("an empty sender", message(&[(2, b"")]), "Malformed"),
+        ("NUL in the sender", message(&[(2, b"a\0")]), "NulCharacter"),
+        ("two senders", message(&[(2, b"a"), (2, b"b")]), "Malformed"),
+        ("a peer that is not there", push(&[0, 1, 0, 1, 0]), "Malformed"),
+        ("the last counter", push(&[&[0, 0], &far[..], &[1, 0]].concat()), "ok"),
+        ("a counter of 2^53", push(&[&[0, 0], &too_far[..], &[1, 0]].concat()), "ClockRange"),
+        ("a lamport of 2^53", push(&[&[0, 0, 0], &too_far[..], &[0]].concat()), "ClockRange"),
+        ("more deps than announced bytes", push(&[0, 0, 0, 1, 2]), "Malformed"),
+        ("more deps than allowed", push(&[0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0]), "TooLarge"),
+        (
+            "more runs than allowed",
+            message(
+                &[(3, &run(&[0, 0, 0, 1, 0])[..]); 4].iter().copied().chain([(1, &b"\x01p"[..])]).collect::<Vec<_>>(),
+            ),
+            "TooLarge",
+        ),
+        ("a run without operations", message(&[(2, b"me"), (3, &[5, 0, 0, 0, 1, 0]), (1, b"\x01p")]), "Malformed"),
+        (
+            "a run of none",
+            message(&[(2, b"me"), (3, &[5, 0, 0, 0, 1, 0, 0xcd, 1, 0, 0, 0, 0]), (1, b"\x01p")]),
+            "Malformed",
+        ),
+    ] {
+        let outcome = binary::decode_push(&bytes, &limits);
+        assert_eq!(outcome.as_ref().err().map_or("ok", kind_of), expected, "{what}: {outcome:?}");
+    }
+}
+
+#[test]
+fn many_small_runs_are_compressed_together() {
+    let ops = crate::codec::tests::rows(200);
+    let cuts: Vec<_> = (1..200).collect();
+    let request = PushRequest { peer_id: "me".into(), batch: batch_of(ops, &cuts), frontier: vec![] };
+    let blobs: usize =
+        request.batch.runs.iter().map(|r| crate::codec::encode(&request.batch.ops, r.ops.clone()).unwrap().len()).sum();
+    let bytes = binary::encode_push(&request).unwrap();
+    assert!(bytes.len() < blobs * 3 / 5, "{} {blobs}", bytes.len());
+    assert_equal(&binary::decode_push(&bytes, &Limits::default()).unwrap().batch.ops, &request.batch.ops);
 }
 
 #[test]
@@ -327,7 +435,9 @@ fn a_run_is_cut_where_a_reader_would_not_understand() {
     let cut = |accept: &[&str]| {
         let accept: Vec<_> = accept.iter().map(|a| a.to_string()).collect();
         let pieces = run.split_for(&buf, &accept).unwrap();
-        let shown = |r: &Run| (r.counter_start, r.lamport_start, r.ops.clone(), format!("{}{}", r.deps[0].peer, r.deps[0].counter));
+        let shown = |r: &Run| {
+            (r.counter_start, r.lamport_start, r.ops.clone(), format!("{}{}", r.deps[0].peer, r.deps[0].counter))
+        };
         pieces.iter().map(shown).collect::<Vec<_>>()
     };
     assert_eq!(cut(&[]), [(10, 20, 0..1, "q1".into()), (14, 24, 2..3, "p10".into()), (16, 26, 4..5, "p14".into())]);
@@ -387,6 +497,55 @@ proptest! {
         prop_assert_eq!(request.frontier, again.frontier);
         // A second implementation of JSON finds the same text.
         prop_assert!(serde_json::from_str::<serde::de::IgnoredAny>(&out).is_ok());
+    }
+
+    #[test]
+    fn binary_round_trip(ops in ops(), cuts in vec(0..40usize, 0..9)) {
+        let batch = batch_of(buffer(&ops), &cuts);
+        let request = PushRequest { peer_id: "me".into(), batch, frontier: vec![EventId::new("p1", 3)] };
+        let bytes = binary::encode_push(&request).unwrap();
+        let again = binary::decode_push(&bytes, &Limits::default()).unwrap();
+        assert_equal(&request.batch.ops, &again.batch.ops);
+        prop_assert_eq!(&request.batch.runs, &again.batch.runs);
+        prop_assert_eq!(&request.frontier, &again.frontier);
+        // What the log stores goes out and comes back as it is.
+        let mut page = binary::PullWriter::new();
+        let blobs: Vec<_> = again.batch.runs.iter().map(|r| crate::codec::encode(&again.batch.ops, r.ops.clone()).unwrap()).collect();
+        again.batch.runs.iter().zip(&blobs).for_each(|(run, blob)| page.run(run, blob).unwrap());
+        let bytes = page.finish(&again.frontier, true, &Versions::from([("x".into(), 1)]), &Versions::new()).unwrap();
+        let message = binary::Message::read(&bytes, &Limits::default()).unwrap();
+        blobs.iter().enumerate().for_each(|(i, blob)| assert_eq!(message.ops(i), blob.as_slice()));
+        let page = binary::decode_pull_response(&bytes, &Limits::default()).unwrap();
+        assert_equal(&page.batch.ops, &again.batch.ops);
+        prop_assert_eq!(page.batch.runs, again.batch.runs);
+        prop_assert!(page.has_more && page.ahead.is_empty() && page.versions["x"] == 1);
+    }
+
+    #[test]
+    fn from_json_to_binary_and_back(ops in ops(), cuts in vec(0..40usize, 0..4)) {
+        let batch = batch_of(in_json(&buffer(&ops)), &cuts);
+        let request = PushRequest { peer_id: "me".into(), batch, frontier: vec![] };
+        let text = |request: &PushRequest| {
+            let mut out = String::new();
+            json::write_push(&mut out, request).unwrap();
+            out
+        };
+        let sent = text(&request);
+        let bytes = binary::encode_push(&push(&sent).unwrap()).unwrap();
+        prop_assert_eq!(text(&binary::decode_push(&bytes, &Limits::default()).unwrap()), sent);
+    }
+
+    #[test]
+    fn damaged_binary_is_an_error_or_another_request(ops in ops(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        let batch = batch_of(buffer(&ops), &[2, 4]);
+        let request = PushRequest { peer_id: "me".into(), batch, frontier: vec![EventId::new("p1", 3)] };
+        let mut bytes = binary::encode_push(&request).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = to;
+        let _ = binary::decode_push(&bytes, &Limits::default());
+        let _ = binary::decode_push(&bytes[..at], &Limits::default());
+        bytes[3] = 4;
+        let _ = binary::decode_pull_response(&bytes, &Limits::default());
     }
 
     #[test]

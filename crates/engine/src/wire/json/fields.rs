@@ -196,5 +196,6 @@ impl<'a, 'l> Reader<'a, 'l> {
 
 /// The start of a text, for messages.
 pub(super) fn shortened(text: &str) -> &str {
-    &text[..text.floor_char_boundary(64)]
+    let end = (0..=text.len().min(64)).rev().find(|&i| text.is_char_boundary(i));
+    &text[..end.unwrap_or(0)]
 }

@@ -139,10 +139,8 @@ pub fn decode_cells(bytes: &[u8], limits: &Limits, into: &mut OpBuf) -> Result<u
 /// Checks size and UTF-8, reads, and checks that nothing follows.
 fn whole<'a, T>(bytes: &'a [u8], limits: &Limits, read: impl FnOnce(&mut Reader<'a, '_>) -> Result<T>) -> Result<T> {
     within("bytes of a request", bytes.len(), limits.request_bytes)?;
-    let text = std::str::from_utf8(bytes).map_err(|e| Error::Malformed {
-        at: format!("byte {}", e.valid_up_to()),
-        what: "not UTF-8".into(),
-    })?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| Error::Malformed { at: format!("byte {}", e.valid_up_to()), what: "not UTF-8".into() })?;
     let mut reader = Reader::new(Scanner::new(text, limits.depth), limits);
     let answer = read(&mut reader).map_err(|e| e.inside("request"))?;
     reader.scanner.end().map_err(|e| e.inside("request"))?;

@@ -22,7 +22,8 @@ impl Reader<'_, '_> {
     fn run(&mut self) -> Result<Run> {
         let from = self.buf.len();
         let mut span = 0u64;
-        let (mut peer, mut counter, mut lamport) = (Slot::new("peer"), Slot::new("counter_start"), Slot::new("lamport_start"));
+        let (mut peer, mut counter, mut lamport) =
+            (Slot::new("peer"), Slot::new("counter_start"), Slot::new("lamport_start"));
         let (mut id, mut one_lamport, mut deps) = (Slot::new("id"), Slot::new("lamport"), Slot::new("deps"));
         let (mut ops, mut op) = (Slot::new("ops"), Slot::new("op"));
         let (mut txn, mut actor, mut at, mut schema) =
@@ -43,9 +44,12 @@ impl Reader<'_, '_> {
             _ => r.pass(key),
         })?;
         let mut run = match (ops.take(), op.take()) {
-            (Some(()), None) => {
-                Run { peer: peer.need()?, counter_start: counter.need()?, lamport_start: lamport.need()?, ..Run::default() }
-            }
+            (Some(()), None) => Run {
+                peer: peer.need()?,
+                counter_start: counter.need()?,
+                lamport_start: lamport.need()?,
+                ..Run::default()
+            },
             (None, Some(())) => {
                 let id = id.need()?;
                 Run { peer: id.peer, counter_start: id.counter, lamport_start: one_lamport.need()?, ..Run::default() }
