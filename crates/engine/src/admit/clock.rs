@@ -6,9 +6,9 @@ use super::parts::{Layout, Place};
 use super::{Admitted, Clock, Known, event_id, named};
 use crate::error::{Error, Result};
 use crate::id::EventId;
-use crate::oplog::Batch;
 use crate::ops::{OpRef, Origin};
 use crate::planted::{self, Bug};
+use crate::wire::Batch;
 
 /// Lamports of every event that the batch's new events name.
 pub(super) struct Lamports<'l, 'b> {

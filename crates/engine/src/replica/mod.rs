@@ -15,10 +15,11 @@ use crate::admit::{Admitted, Clock, admit};
 use crate::error::Result;
 use crate::id::{EventId, MAX_CLOCK};
 use crate::merge::{LastDelete, Merged, Patch, RowMerge, merge_row, merge_row_with_history, replay_row};
-use crate::oplog::{Batch, Found, History, Oplog, Page, Rows, Run, VersionVector};
+use crate::oplog::{Found, History, Oplog, Page, Rows};
 use crate::ops::{OpBuf, Origin};
 use crate::planted::{self, Bug};
 use crate::value::ValueRef;
+use crate::wire::{Batch, Run, Versions};
 
 pub use hooks::{Hooks, NoHooks};
 pub use rows::{Change, Row, Tables, Value};
@@ -81,7 +82,7 @@ impl<H: Hooks> Replica<H> {
     }
 
     /// Per peer the greatest counter known.
-    pub fn versions(&self) -> VersionVector {
+    pub fn versions(&self) -> Versions {
         self.log.versions()
     }
 
@@ -91,7 +92,7 @@ impl<H: Hooks> Replica<H> {
     }
 
     /// Runs that `known` does not hold, in a page of about `limit` operations.
-    pub fn pull(&self, known: &VersionVector, limit: usize) -> Result<Page> {
+    pub fn pull(&self, known: &Versions, limit: usize) -> Result<Page> {
         self.log.page(known, limit)
     }
 
@@ -163,6 +164,7 @@ impl<H: Hooks> Replica<H> {
             },
             deps: self.frontier(),
             ops: 0..ops.len(),
+            ..Run::default()
         };
         Batch { ops, runs: vec![run] }
     }

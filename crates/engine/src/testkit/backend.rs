@@ -2,10 +2,11 @@
 
 use crate::error::Error;
 use crate::id::EventId;
-use crate::oplog::{Batch, Page, VersionVector};
+use crate::oplog::Page;
 use crate::ops::{OpBuf, Origin};
 use crate::replica::{Applied, Hooks, Replica, Row, Tables, Value};
 use crate::value::ValueRef;
+use crate::wire::{Batch, Versions};
 
 /// A plain write.
 #[derive(Clone, Debug)]
@@ -62,10 +63,10 @@ pub trait Backend {
     fn push(&mut self, batch: Batch, from_hub: bool) -> Result<Receipt, Refusal>;
 
     /// Runs above a version vector, about `limit` operations.
-    fn pull(&mut self, known: &VersionVector, limit: usize) -> Result<Page, Refusal>;
+    fn pull(&mut self, known: &Versions, limit: usize) -> Result<Page, Refusal>;
 
     /// What it knows.
-    fn versions(&mut self) -> VersionVector;
+    fn versions(&mut self) -> Versions;
 
     /// The heads of what it knows, sorted.
     fn frontier(&mut self) -> Vec<EventId>;
@@ -206,11 +207,11 @@ impl Backend for Memory {
         Ok(self.count(applied))
     }
 
-    fn pull(&mut self, known: &VersionVector, limit: usize) -> Result<Page, Refusal> {
+    fn pull(&mut self, known: &Versions, limit: usize) -> Result<Page, Refusal> {
         Ok(self.replica.pull(known, limit)?)
     }
 
-    fn versions(&mut self) -> VersionVector {
+    fn versions(&mut self) -> Versions {
         self.replica.versions()
     }
 

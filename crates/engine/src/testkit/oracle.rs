@@ -1,12 +1,11 @@
 //! What must be shown, from a log alone.
 
-use std::collections::BTreeMap;
-
 use crate::admit::{Clock, EventView, admit, digest};
-use crate::id::{EventId, MAX_CLOCK};
+use crate::id::MAX_CLOCK;
 use crate::merge::oracle::replay_row_slowly;
-use crate::oplog::{Batch, Oplog};
+use crate::oplog::Oplog;
 use crate::replica::{Tables, Value};
+use crate::wire::Batch;
 
 /// A log rebuilt from all of its runs: says so when they do not hang together.
 pub(super) fn log_of(mut batch: Batch) -> Result<Oplog, String> {
@@ -30,12 +29,16 @@ pub(super) fn tables_of(log: &Oplog) -> Tables {
     tables
 }
 
-/// Every event of a log with a digest of its content.
-pub(super) fn digests(log: &Oplog) -> BTreeMap<EventId, u64> {
-    let digest_of = |event: crate::merge::Candidate<'_>| {
-        let (peer, counter, lamport) = (event.dot.peer, event.dot.counter, event.dot.lamport);
-        let view = EventView { peer, counter, lamport, op: event.op, deps: &[] };
-        (EventId::new(peer, counter), digest(&view))
-    };
-    log.events().map(digest_of).collect()
+/// The content of all events in one number, and how many they are, whatever the order and the cuts.
+pub(super) fn fingerprint(batch: &Batch) -> (u64, usize) {
+    let mut sum = 0u64;
+    for run in &batch.runs {
+        let (mut counter, mut lamport) = (run.counter_start, run.lamport_start);
+        for op in batch.ops.range(run.ops.clone()) {
+            sum = sum.wrapping_add(digest(&EventView { peer: &run.peer, counter, lamport, op, deps: &[] }));
+            counter += op.span();
+            lamport += op.span();
+        }
+    }
+    (sum, batch.ops.len())
 }

@@ -1,8 +1,8 @@
 //! What a network does to a batch: cut runs anew, overlap them, double them, mix them up.
 
 use crate::id::EventId;
-use crate::oplog::{Batch, Run};
 use crate::testkit::Rng;
+use crate::wire::{Batch, Run};
 
 /// The same events in other runs.
 pub(super) fn recut(batch: Batch, rng: &mut Rng) -> Batch {
@@ -34,10 +34,10 @@ fn part(run: &Run, from: usize, to: usize, rng: &mut Rng) -> Run {
         _ => vec![EventId::new(run.peer.as_str(), counter_start - 1)],
     };
     Run {
-        peer: run.peer.clone(),
         counter_start,
         lamport_start: run.lamport_start + from as u64,
         deps,
         ops: run.ops.start + from..run.ops.start + to,
+        ..run.clone()
     }
 }

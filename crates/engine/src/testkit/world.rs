@@ -2,7 +2,7 @@
 
 use super::backend::{Backend, Memory, Refusal, Will, Write};
 use super::{Rng, oracle, transport};
-use crate::oplog::{Batch, Oplog, VersionVector};
+use crate::wire::{Batch, Versions};
 
 /// Everything: no page is larger.
 const ALL: usize = usize::MAX;
@@ -122,7 +122,7 @@ impl World {
                 Write::Insert(tbl, row, cells)
             }
             4..6 => Write::Delete(tbl, row),
-            _ => Write::Update(tbl, row, *self.rng.pick(&["x", "y", "d", "u"]), value),
+            _ => Write::Update(tbl, row, self.rng.pick::<&str>(&["x", "y", "d", "u"]), value),
         }
     }
 
@@ -167,7 +167,7 @@ impl World {
     }
 
     /// Lowers some counters of a version vector.
-    fn forget(&mut self, known: &mut VersionVector) {
+    fn forget(&mut self, known: &mut Versions) {
         known.retain(|_, counter| {
             if self.rng.chance(50) {
                 return true;
@@ -233,7 +233,7 @@ impl World {
             self.written += 10;
         }
         while self.exchange(original, witness, ALL)? {}
-        let all = clone.pull(&VersionVector::new(), ALL).map_err(|r| format!("{r:?}"))?.batch;
+        let all = clone.pull(&Versions::new(), ALL).map_err(|r| format!("{r:?}"))?.batch;
         let before = (self.nodes[witness].versions(), self.nodes[witness].rows());
         match self.nodes[witness].push(transport::recut(all, &mut self.rng), false) {
             Err(Refusal::Equivocation(known, got)) if known != got => self.stats.clones_refused += 1,
@@ -270,9 +270,12 @@ impl World {
         Ok(())
     }
 
-    /// A replica shows what its own log stands for.
+    /// A replica shows what its own log stands for. Its log is rebuilt from what it hands out.
     fn check_node(&mut self, node: usize) -> Step {
-        let log = self.log_of(node)?;
+        let log = oracle::log_of(self.everything(node)?).map_err(|error| format!("node {node}: {error}"))?;
+        if log.versions() != self.nodes[node].versions() {
+            return Err(format!("node {node} does not hand out what it knows"));
+        }
         let (shown, right) = (self.nodes[node].rows(), oracle::tables_of(&log));
         match shown == right {
             true => Ok(()),
@@ -280,25 +283,20 @@ impl World {
         }
     }
 
-    /// A replica's log, rebuilt from what it hands out.
-    fn log_of(&mut self, node: usize) -> Result<Oplog, String> {
-        let page = self.nodes[node].pull(&VersionVector::new(), ALL).map_err(|r| format!("{r:?}"))?;
-        let log = oracle::log_of(page.batch).map_err(|error| format!("node {node}: {error}"))?;
-        match log.versions() == self.nodes[node].versions() {
-            true => Ok(log),
-            false => Err(format!("node {node} does not hand out what it knows")),
-        }
+    fn everything(&mut self, node: usize) -> Result<Batch, String> {
+        let page = self.nodes[node].pull(&Versions::new(), ALL);
+        Ok(page.map_err(|refusal| format!("node {node} refused a pull: {refusal:?}"))?.batch)
     }
 
     /// All know the same, hold the same, and show what it stands for.
     fn check_final(&mut self) -> Step {
         self.check_node(0)?;
-        let log = self.log_of(0)?;
-        self.stats.events = log.len();
-        let (events, heads, rows) = (oracle::digests(&log), self.nodes[0].frontier(), self.nodes[0].rows());
+        let events = oracle::fingerprint(&self.everything(0)?);
+        self.stats.events = events.1;
+        let (heads, rows) = (self.nodes[0].frontier(), self.nodes[0].rows());
         for node in 1..self.nodes.len() {
             let same = [
-                ("events", oracle::digests(&self.log_of(node)?) == events),
+                ("events", oracle::fingerprint(&self.everything(node)?) == events),
                 ("heads", self.nodes[node].frontier() == heads),
                 ("rows", self.nodes[node].rows() == rows),
             ];
