@@ -1,8 +1,9 @@
-//! What a network does to a batch: cut runs anew, overlap them, double them, mix them up.
+//! What a network does to a batch: encode it, cut runs anew, overlap them, double them, mix them up.
 
 use crate::id::EventId;
 use crate::testkit::Rng;
-use crate::wire::{Batch, Run};
+use crate::wire::{Batch, PushRequest, Run, binary, json};
+use crate::{Limits, Result};
 
 /// The same events in other runs.
 pub(super) fn recut(batch: Batch, rng: &mut Rng) -> Batch {
@@ -24,6 +25,20 @@ pub(super) fn recut(batch: Batch, rng: &mut Rng) -> Batch {
         rng.shuffle(&mut runs);
     }
     Batch { ops: batch.ops, runs }
+}
+
+/// The same events after a trip over the wire, in either form.
+pub(super) fn encode(batch: Batch, rng: &mut Rng) -> Result<Batch> {
+    let request = PushRequest { peer_id: "p".into(), batch, frontier: vec![] };
+    let request = match rng.chance(50) {
+        true => binary::decode_push(&binary::encode_push(&request)?, &Limits::default())?,
+        false => {
+            let mut text = String::new();
+            json::write_push(&mut text, &request)?;
+            json::decode_push(text.as_bytes(), &Limits::default())?
+        }
+    };
+    Ok(request.batch)
 }
 
 fn part(run: &Run, from: usize, to: usize, rng: &mut Rng) -> Run {

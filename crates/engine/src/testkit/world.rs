@@ -141,12 +141,18 @@ impl World {
     /// `to` takes a page from `from` above what it knows, or a little less: the rest must be told apart as known. It must
     /// be accepted. Returns whether there is more.
     fn exchange(&mut self, from: usize, to: usize, limit: usize) -> Result<bool, String> {
-        let mut known = self.nodes[to].versions();
+        let (told, mut known) = (self.nodes[from].versions(), self.nodes[to].versions());
         if self.rng.chance(25) {
             self.forget(&mut known);
+        } else if told == known {
+            return Ok(false);
         }
         let page = self.nodes[from].pull(&known, limit).map_err(|r| format!("node {from} refused a pull: {r:?}"))?;
         let batch = if self.rng.chance(40) { transport::recut(page.batch, &mut self.rng) } else { page.batch };
+        let batch = match self.rng.chance(4) {
+            true => transport::encode(batch, &mut self.rng).map_err(|e| format!("the wire failed: {e}"))?,
+            false => batch,
+        };
         let again = self.rng.chance(15).then(|| batch.clone());
         let from_hub = self.nodes[from].is_hub();
         self.stats.exchanges += 1;
@@ -158,7 +164,7 @@ impl World {
                 return Err(format!("node {to} took {first:?}, and the same again as {second:?}"));
             }
         }
-        let (told, knows) = (self.nodes[from].versions(), self.nodes[to].versions());
+        let knows = self.nodes[to].versions();
         let lacks = told.iter().any(|(peer, counter)| knows.get(peer).is_none_or(|known| known < counter));
         match lacks && !page.has_more {
             true => Err(format!("node {from} said there is no more, and node {to} lacks something")),
@@ -266,7 +272,7 @@ impl World {
     /// Page by page until `from` says that there is no more.
     fn tell_all(&mut self, from: usize, to: usize) -> Step {
         let limit = if self.rng.chance(30) { 1 + self.rng.below(9) } else { ALL };
-        while self.nodes[from].versions() != self.nodes[to].versions() && self.exchange(from, to, limit)? {}
+        while self.exchange(from, to, limit)? {}
         Ok(())
     }
 
