@@ -25,7 +25,7 @@ use rustc_hash::FxHashMap;
 use crate::error::{Error, Result};
 use crate::id::{Dot, EventId, MAX_CLOCK};
 
-pub use walk::{Difference, Relation, compare, difference, heads_of, lca, version_vector};
+pub use walk::{Difference, Relation, compare, difference, events_since, heads_of, lca, version_vector};
 
 /// A peer's local number. Local numbers stay at home: another graph numbers otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -227,7 +227,11 @@ impl Graph {
                 Some(_) => {}
             }
         }
-        self.heads.retain(|head| run.parents().all(|parent| parent != *head));
+        for parent in run.parents() {
+            if let Ok(at) = self.heads.binary_search(&parent) {
+                self.heads.remove(at);
+            }
+        }
         let head = LocalId { peer: run.peer, counter: run.end() - 1 };
         let at = self.heads.partition_point(|h| *h < head);
         self.heads.insert(at, head);

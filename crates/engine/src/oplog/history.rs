@@ -11,8 +11,10 @@ use crate::planted::{self, Bug};
 
 /// The seam to history. In memory it is an [`Oplog`]; in the database, the log table.
 pub trait History {
-    /// Adds to `found` the events on `rows` whose effective lamport is at least `least` (0: all of them). More than
-    /// asked for does no harm as long as it is complete from some lamport on; an event must not be given twice.
+    /// Adds to `found` the events on `rows` whose effective lamport is at least `least` (0: all of them), each once.
+    ///
+    /// No older ones, even when they lie in the same run: a delete below `least` would pass for the row's last one,
+    /// while a greater one, also below, was not looked for.
     fn events_on(&mut self, rows: &[(&str, &str)], least: u64, found: &mut Found) -> Result<()>;
 }
 
@@ -95,18 +97,22 @@ impl<'a> Rows<'a> {
     /// Groups events by the row they are about. Rows come in the order of their first event, a row's events in the order
     /// given. What is not about a row is left out.
     pub fn group(events: impl IntoIterator<Item = Candidate<'a>>) -> Self {
-        let mut index: FxHashMap<(&str, &str), usize> = FxHashMap::default();
-        let mut keys = vec![];
-        let tagged = events.into_iter().filter_map(|event| {
-            let key = event.op.row_key()?;
-            let row = *index.entry(key).or_insert_with(|| {
-                keys.push(key);
-                keys.len() - 1
-            });
-            Some((row, event))
-        });
-        let tagged: Vec<_> = tagged.collect();
-        let (events, bounds) = by_row(tagged, keys.len());
+        let mut index: FxHashMap<(&str, &str), u32> = FxHashMap::default();
+        let mut keys: Vec<(&str, &str)> = vec![];
+        let (mut rows, mut kept): (Vec<u32>, Vec<Candidate<'_>>) = (vec![], vec![]);
+        for event in events {
+            let Some(key) = event.op.row_key() else { continue };
+            let row = match rows.last() {
+                Some(&last) if keys[last as usize] == key => last,
+                _ => *index.entry(key).or_insert_with(|| {
+                    keys.push(key);
+                    keys.len() as u32 - 1
+                }),
+            };
+            rows.push(row);
+            kept.push(event);
+        }
+        let (events, bounds) = by_row(&rows, kept, keys.len());
         Rows { keys, events, bounds }
     }
 
@@ -122,14 +128,30 @@ impl<'a> Rows<'a> {
 
     /// What was found on the rows of `keys`, by the same indices.
     pub fn found(keys: &[(&'a str, &'a str)], found: &'a Found) -> Self {
-        let (events, bounds) = by_row(found.iter().collect(), keys.len());
+        let rows: Vec<u32> = found.events.iter().map(|&(row, ..)| row).collect();
+        let events = found.iter().map(|(_, event)| event).collect();
+        let (events, bounds) = by_row(&rows, events, keys.len());
         Rows { keys: keys.to_vec(), events, bounds }
     }
 }
 
-/// Brings events tagged with their row together.
-fn by_row(mut tagged: Vec<(usize, Candidate<'_>)>, rows: usize) -> (Vec<Candidate<'_>>, Vec<usize>) {
-    tagged.sort_by_key(|(row, _)| *row);
-    let bounds = (0..=rows).map(|row| tagged.partition_point(|(r, _)| *r < row)).collect();
-    (tagged.into_iter().map(|(_, event)| event).collect(), bounds)
+/// Brings the events of each row together, by counting. `rows`: the row of each event, below `count`.
+fn by_row<'a>(rows: &[u32], events: Vec<Candidate<'a>>, count: usize) -> (Vec<Candidate<'a>>, Vec<usize>) {
+    let mut bounds = vec![0; count + 1];
+    for &row in rows {
+        bounds[row as usize + 1] += 1;
+    }
+    for row in 0..count {
+        bounds[row + 1] += bounds[row];
+    }
+    if rows.is_sorted() {
+        return (events, bounds);
+    }
+    let mut next = bounds.clone();
+    let mut order = vec![0u32; events.len()];
+    for (at, &row) in rows.iter().enumerate() {
+        order[next[row as usize]] = at as u32;
+        next[row as usize] += 1;
+    }
+    (order.into_iter().map(|at| events[at as usize]).collect(), bounds)
 }
