@@ -20,7 +20,7 @@ pub mod oracle;
 #[cfg(test)]
 mod tests;
 
-use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::id::{Dot, EventId, MAX_CLOCK};
@@ -110,7 +110,7 @@ pub trait Runs {
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     names: Vec<Box<str>>,
-    index: FxHashMap<Box<str>, PeerIdx>,
+    index: BTreeMap<Box<str>, PeerIdx>,
     /// Per peer its runs, rising and without holes.
     runs: Vec<Vec<RunHead>>,
     /// The frontier, sorted: events that no event names as a parent.

@@ -1,6 +1,6 @@
 //! What merging asks of a log, wherever it is kept.
 
-use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 use super::Oplog;
 use crate::error::Result;
@@ -39,7 +39,7 @@ pub struct Found {
     /// Row (as an index of those asked for), lamport, peer, counter.
     events: Vec<(u32, u64, u32, u64)>,
     peers: Vec<Box<str>>,
-    index: FxHashMap<Box<str>, u32>,
+    index: BTreeMap<Box<str>, u32>,
 }
 
 impl Found {
@@ -94,25 +94,25 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Groups events by the row they are about. Rows come in the order of their first event, a row's events in the order
-    /// given. What is not about a row is left out.
+    /// Groups events by the row they are about. Rows come in the order of their keys, in which they can be locked; a row's
+    /// events in the order given. What is not about a row is left out.
     pub fn group(events: impl IntoIterator<Item = Candidate<'a>>) -> Self {
-        let mut index: FxHashMap<(&str, &str), u32> = FxHashMap::default();
-        let mut keys: Vec<(&str, &str)> = vec![];
-        let (mut rows, mut kept): (Vec<u32>, Vec<Candidate<'_>>) = (vec![], vec![]);
-        for event in events {
-            let Some(key) = event.op.row_key() else { continue };
-            let row = match rows.last() {
-                Some(&last) if keys[last as usize] == key => last,
-                _ => *index.entry(key).or_insert_with(|| {
-                    keys.push(key);
-                    keys.len() as u32 - 1
-                }),
-            };
-            rows.push(row);
-            kept.push(event);
+        let mut tagged: Vec<((&str, &str), u32)> = vec![];
+        let mut events: Vec<Candidate<'_>> = events.into_iter().filter(|event| event.op.row_key().is_some()).collect();
+        tagged.extend(events.iter().zip(0..).filter_map(|(event, at)| Some((event.op.row_key()?, at))));
+        if !tagged.is_sorted() {
+            // Sorted, not hashed: row ids come from outside.
+            tagged.sort_unstable();
+            events = tagged.iter().map(|&(_, at)| events[at as usize]).collect();
         }
-        let (events, bounds) = by_row(&rows, kept, keys.len());
+        let (mut keys, mut bounds): (Vec<(&str, &str)>, Vec<usize>) = (vec![], vec![]);
+        for (at, &(key, _)) in tagged.iter().enumerate() {
+            if keys.last() != Some(&key) {
+                keys.push(key);
+                bounds.push(at);
+            }
+        }
+        bounds.push(events.len());
         Rows { keys, events, bounds }
     }
 
