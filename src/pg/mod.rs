@@ -4,6 +4,7 @@
 
 pub mod datum;
 pub mod entry;
+pub mod inval;
 pub mod lock;
 pub mod relation;
 pub mod shmem;
