@@ -20,6 +20,7 @@
 #![deny(missing_docs)]
 
 mod alloc;
+pub mod codec;
 pub mod error;
 pub mod id;
 pub mod limits;
@@ -31,6 +32,7 @@ pub mod planted;
 mod planted;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
+mod scan;
 pub mod value;
 
 pub use error::{Error, Result};

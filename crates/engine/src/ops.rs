@@ -175,7 +175,7 @@ pub(crate) enum Kind {
     Opaque { kind: u64, span: u64 },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OriginSlot {
     Explicit,
     Rewrite(u32),
