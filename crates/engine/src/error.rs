@@ -57,6 +57,15 @@ pub enum Error {
         /// As it was sent.
         value: String,
     },
+    /// The graph does not hang together: a broken log, or a version that names an event nobody has.
+    BrokenGraph {
+        /// What is wrong.
+        what: &'static str,
+        /// The peer's local number.
+        peer: u32,
+        /// The peer's counter.
+        counter: u64,
+    },
 }
 
 /// The engine's result.
@@ -74,6 +83,9 @@ impl std::fmt::Display for Error {
             Error::DuplicateColumn { at, name } => write!(f, "column {name:?} is named twice at {at}"),
             Error::ClockRange { what, value } => {
                 write!(f, "{what} {value} is outside of 0 to {}", crate::id::MAX_CLOCK)
+            }
+            Error::BrokenGraph { what, peer, counter } => {
+                write!(f, "broken event graph: {what}, at event {counter} of local peer {peer}")
             }
         }
     }

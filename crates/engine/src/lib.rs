@@ -22,6 +22,7 @@
 mod alloc;
 pub mod codec;
 pub mod error;
+pub mod graph;
 pub mod id;
 pub mod limits;
 pub mod merge;
