@@ -136,3 +136,22 @@ count() {
     fi
     [ "$failed" = 0 ]
 }
+
+# Runs cargo test with these arguments, progress shown, and counts what it reports.
+run_cargo_tests() {
+    local what=$1 output status=0 passed failed
+    shift
+    output=$(mktemp)
+    (cd "$CRDT_ROOT" && cargo test --locked "$@" 2>&1) | tee "$output" || status=$?
+    passed=$(awk '/^test result:/ { n += $4 } END { print n + 0 }' "$output")
+    failed=$(awk '/^test result:/ { n += $6 } END { print n + 0 }' "$output")
+    rm -f "$output"
+    # A test that does not compile, or dies, reports nothing.
+    [ "$status" = 0 ] || [ "$failed" != 0 ] || failed=1
+    count "$what" "$passed" "$failed"
+}
+
+# Prints what a server's log says of crashes and failed assertions; fails when there is anything.
+server_log_clean() {
+    ! grep -E 'PANIC|was terminated by signal|TRAP:|exited with exit code [3-9]|server process .* exited with exit code [^01]' "$1"
+}
