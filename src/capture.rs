@@ -2,6 +2,7 @@
 //! the log when the transaction commits ([`crate::flush`]).
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crdt_engine::ops::{Mark, OpBuf, Sym};
@@ -33,13 +34,23 @@ pub struct Buffer {
     locked: bool,
 }
 
-/// The operations of one doc.
+/// The operations of one doc. What was written as runs inside of a savepoint is gone from the log when that is rolled
+/// back, so the operations from before the savepoint are kept until they are written for good.
 #[derive(Default)]
 pub struct DocBuffer {
     /// The operations.
     pub ops: OpBuf,
-    /// Where each open savepoint's operations begin: `(nesting level, mark)`.
-    marks: Vec<(i32, Mark)>,
+    /// Up to here they stand in the log, as long as no savepoint is rolled back.
+    flushed: Mark,
+    /// Open savepoints in which something was written.
+    savepoints: Vec<Savepoint>,
+}
+
+/// Where a savepoint's operations begin, and what was in the log then.
+struct Savepoint {
+    level: i32,
+    start: Mark,
+    flushed: Mark,
 }
 
 /// Rows a trigger's own statement wrote, deeper than the statement that fired it and captured before it.
@@ -82,11 +93,8 @@ impl Drop for Lent {
 
 impl Buffer {
     fn doc(&mut self, doc: i64) -> &mut DocBuffer {
-        let level = xact::nest_level();
         let buffer = self.docs.entry(doc).or_default();
-        if level > 1 && buffer.marks.last().is_none_or(|(l, _)| *l < level) {
-            buffer.marks.push((level, buffer.ops.mark()));
-        }
+        buffer.enter(xact::nest_level());
         buffer
     }
 }
@@ -116,6 +124,9 @@ pub fn on_trigger(call: &Call<'_>) -> Result<()> {
 fn lock_log() -> Result<()> {
     if BUFFER.with_borrow(|b| b.locked) {
         return Ok(());
+    }
+    if !crate::docstate::ready() {
+        return Err(flush::not_preloaded());
     }
     drop(Relation::open(catalog::names()?.run, Lock::RowExclusive));
     BUFFER.with_borrow_mut(|b| b.locked = true);
@@ -418,7 +429,7 @@ impl<'t> Statement<'t> {
         let wanted: Vec<usize> = table.key.iter().copied().chain(table.doc_column).collect();
         let names: Vec<String> = wanted.iter().map(|i| relation::quote(&table.columns[*i].name)).collect();
         let sql = format!("SELECT {} FROM ONLY {}", names.join(", "), rel.sql_name());
-        spi::as_role(rel.owner(), || {
+        spi::as_role(catalog::names()?.owner, || {
             spi::connect(|c| {
                 c.each(&sql, &[], |rows, i| {
                     let mut texts = Vec::with_capacity(wanted.len());
@@ -627,7 +638,7 @@ pub fn read_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, Ro
         keys.matches("t"),
     );
     let _pinned = datum::PinnedSettings::pin();
-    spi::as_role(table.owner, || spi::connect(|c| c.each(&sql, keys.params(), |rows, i| {
+    spi::as_role(catalog::names()?.owner, || spi::connect(|c| c.each(&sql, keys.params(), |rows, i| {
         let (row, now) = row_now(table, rows, i)?;
         found.insert(row, now);
         Ok(())
@@ -669,7 +680,7 @@ impl Buffer {
             return Ok(());
         }
         for (doc, buffer) in &mut self.docs {
-            if buffer.ops.memory() > EARLY_FLUSH_BYTES {
+            if buffer.unwritten_memory() > EARLY_FLUSH_BYTES {
                 flush::write(*doc, buffer)?;
             }
         }
@@ -678,12 +689,50 @@ impl Buffer {
 }
 
 impl DocBuffer {
-    /// Empties the buffer after its operations were written as runs.
+    /// Notes where a savepoint's operations begin, the first time something is done in it.
+    fn enter(&mut self, level: i32) {
+        if level > 1 && self.savepoints.last().is_none_or(|s| s.level < level) {
+            self.savepoints.push(Savepoint { level, start: self.ops.mark(), flushed: self.flushed });
+        }
+    }
+
+    /// The operations that are not in the log yet.
+    pub fn unwritten(&self) -> Range<usize> {
+        self.flushed.ops()..self.ops.len()
+    }
+
+    /// Bytes of memory they take.
+    fn unwritten_memory(&self) -> usize {
+        self.ops.memory_since(self.flushed)
+    }
+
+    /// They have been written as runs.
     pub fn written(&mut self) {
-        self.ops.clear();
-        let start = self.ops.mark();
-        for (_, mark) in &mut self.marks {
-            *mark = start;
+        let level = xact::nest_level();
+        self.enter(level);
+        let keep = if level > 1 { self.savepoints.last().expect("entered").start } else { Mark::default() };
+        self.ops.truncate(keep);
+        self.flushed = keep;
+    }
+
+    fn roll_back_to(&mut self, level: i32) {
+        while self.savepoints.last().is_some_and(|s| s.level >= level) {
+            let savepoint = self.savepoints.pop().expect("just seen");
+            self.ops.truncate(savepoint.start);
+            self.flushed = savepoint.flushed;
+        }
+    }
+
+    fn release(&mut self, level: i32) {
+        let Some(last) = self.savepoints.len().checked_sub(1) else { return };
+        if self.savepoints[last].level != level {
+            return;
+        }
+        let parent_is_open = last > 0 && self.savepoints[last - 1].level == level - 1;
+        if parent_is_open || level == 2 {
+            self.savepoints.pop();
+        } else {
+            self.savepoints[last].level = level - 1;
         }
     }
 }
@@ -698,7 +747,7 @@ pub fn append(doc: i64, make: impl FnOnce(&mut OpBuf) -> Result<()>) -> Result<(
 pub fn flush_all() -> Result<()> {
     let mut lent = Lent::take();
     let buffer = lent.get();
-    let mut docs: Vec<i64> = buffer.docs.iter().filter(|(_, b)| !b.ops.is_empty()).map(|(doc, _)| *doc).collect();
+    let mut docs: Vec<i64> = buffer.docs.iter().filter(|(_, b)| !b.unwritten().is_empty()).map(|(doc, _)| *doc).collect();
     docs.sort_unstable();
     for doc in docs {
         flush::write(doc, buffer.docs.get_mut(&doc).expect("listed"))?;
@@ -708,7 +757,7 @@ pub fn flush_all() -> Result<()> {
 
 /// Is something waiting to be logged?
 pub fn pending() -> bool {
-    BUFFER.with_borrow(|b| b.docs.values().any(|d| !d.ops.is_empty()))
+    BUFFER.with_borrow(|b| b.docs.values().any(|d| !d.unwritten().is_empty()))
 }
 
 /// Runs statements whose capture is looked at and not logged: by doc, what they did.
@@ -744,31 +793,13 @@ pub fn sub_aborted(level: i32) {
     BUFFER.with_borrow_mut(|b| {
         // The lock may have been taken inside and be gone.
         b.locked = false;
-        for buffer in b.docs.values_mut() {
-            while let Some((l, mark)) = buffer.marks.last().copied()
-                && l >= level
-            {
-                buffer.ops.truncate(mark);
-                buffer.marks.pop();
-            }
-        }
+        b.docs.values_mut().for_each(|d| d.roll_back_to(level));
     });
 }
 
 /// A savepoint of this level was released into its parent.
 pub fn sub_committed(level: i32) {
     BUFFER.with_borrow_mut(|b| {
-        for buffer in b.docs.values_mut() {
-            let parent_has_mark = buffer.marks.iter().any(|(l, _)| *l == level - 1);
-            if let Some((l, _)) = buffer.marks.last_mut()
-                && *l == level
-            {
-                if parent_has_mark || level == 2 {
-                    buffer.marks.pop();
-                } else {
-                    *l = level - 1;
-                }
-            }
-        }
+        b.docs.values_mut().for_each(|d| d.release(level));
     });
 }

@@ -65,8 +65,6 @@ pub struct Table {
     pub partitioned: bool,
     /// `"schema"."name"` of the root.
     pub sql_name: String,
-    /// The root's owner.
-    pub owner: Oid,
 }
 
 impl Table {
@@ -335,7 +333,6 @@ fn load_table(relid: Oid) -> Result<Option<Table>> {
         key,
         partitioned: rel.kind() == b'p',
         sql_name: root_rel.sql_name(),
-        owner: root_rel.owner(),
         columns,
     }))
 }

@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::fmt::Write;
 
 use crdt_engine::ValueRef;
+use crdt_engine::value::Parsed;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::spi::Param;
@@ -13,6 +14,9 @@ use crate::error::{Error, Result, state};
 
 /// Integers beyond this travel as strings: JavaScript's numbers end there.
 const SAFE_INTEGER: i64 = (1 << 53) - 1;
+
+/// Nesting of JSON values that came through the engine's own limits or from the database.
+const JSON_DEPTH: usize = 6500;
 
 /// The one escape: the value is what the type's input function makes of the text.
 const TEXT_ESCAPE: &str = "$text";
@@ -234,8 +238,15 @@ fn json_literal(ty: &TypeInfo, json: &str) -> Result<Option<String>> {
         let text: String = serde_json::from_str(json).map_err(bad_json)?;
         return Ok(literal(ty, ValueRef::Text(&text))?.map(Cow::into_owned));
     }
-    let value = ValueRef::from_json_scalar(json);
-    Ok(literal(ty, value)?.map(Cow::into_owned))
+    Ok(literal(ty, scalar(json))?.map(Cow::into_owned))
+}
+
+/// A JSON text that is not a string.
+fn scalar(json: &str) -> ValueRef<'_> {
+    match ValueRef::parse_json(json, JSON_DEPTH) {
+        Ok(Parsed::Borrowed(value)) => value,
+        _ => ValueRef::Json(json),
+    }
 }
 
 fn push_quoted(out: &mut String, text: &str) {
@@ -352,7 +363,7 @@ fn json_value(jsonb: bool, scratch: &mut String) -> ValueRef<'_> {
     }
     if jsonb && !scratch.starts_with('n') {
         // A number: the engine keeps its text when nothing else holds it exactly.
-        return ValueRef::from_json_scalar(scratch);
+        return scalar(scratch);
     }
     let text = std::mem::take(scratch);
     escape_into(&text, scratch);
@@ -557,5 +568,13 @@ pub fn is_canonical_key(ty: &TypeInfo, text: &str) -> bool {
         }
         Conv::Text => ty.base != pg_sys::BPCHAROID,
         _ => false,
+    }
+}
+
+/// A key column's text as the value that carries it best.
+pub fn key_value<'a>(ty: &TypeInfo, text: &'a str) -> ValueRef<'a> {
+    match ty.conv {
+        Conv::Int2 | Conv::Int4 | Conv::Int8 => text.parse().map_or(ValueRef::Text(text), ValueRef::Int),
+        _ => ValueRef::Text(text),
     }
 }

@@ -160,13 +160,49 @@ pub fn connect<R>(body: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
     }
 }
 
+/// Rows fetched at a time through a cursor.
+const FETCH: i64 = 1000;
+
 impl Connection {
+    /// Calls `each` with every row of a query under the active snapshot (a fresh one is made when there is none that
+    /// sees our writes), fetching some at a time.
+    pub fn each(&self, sql: &str, params: &[Param], mut each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+        let text = CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?;
+        let (mut types, mut values, nulls) = split(params);
+        // SAFETY: as in `run`; the portal is closed below or by the transaction's end.
+        unsafe {
+            let portal = pg_sys::SPI_cursor_open_with_args(
+                std::ptr::null(),
+                text.as_ptr(),
+                params.len() as i32,
+                types.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                false,
+                0,
+            );
+            loop {
+                pg_sys::SPI_cursor_fetch(portal, true, FETCH);
+                let table = pg_sys::SPI_tuptable;
+                let rows = Rows { table, count: pg_sys::SPI_processed, processed: 0 };
+                for i in 0..rows.len() {
+                    each(&rows, i)?;
+                }
+                pg_sys::SPI_freetuptable(table);
+                super::entry::check_interrupts();
+                if rows.is_empty() {
+                    break;
+                }
+            }
+            pg_sys::SPI_cursor_close(portal);
+        }
+        Ok(())
+    }
+
     /// Runs one statement. `read_only`: under the active snapshot; otherwise under a fresh one that sees our writes.
     pub fn run(&self, sql: &str, params: &[Param], read_only: bool) -> Result<Rows> {
         let text = CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?;
-        let mut types: Vec<Oid> = params.iter().map(|p| p.oid).collect();
-        let mut values: Vec<Datum> = params.iter().map(|p| p.datum.unwrap_or(Datum::from(0usize))).collect();
-        let nulls: Vec<i8> = params.iter().map(|p| if p.datum.is_none() { b'n' } else { b' ' } as i8).collect();
+        let (mut types, mut values, nulls) = split(params);
         // SAFETY: arrays are as long as `nargs`; the statement is NUL-terminated.
         unsafe {
             let code = pg_sys::SPI_execute_with_args(
@@ -186,6 +222,13 @@ impl Connection {
             Ok(Rows { table, count: if table.is_null() { 0 } else { (*table).numvals }, processed })
         }
     }
+}
+
+fn split(params: &[Param]) -> (Vec<Oid>, Vec<Datum>, Vec<std::ffi::c_char>) {
+    let types = params.iter().map(|p| p.oid).collect();
+    let values = params.iter().map(|p| p.datum.unwrap_or(Datum::from(0usize))).collect();
+    let nulls = params.iter().map(|p| if p.datum.is_none() { b'n' } else { b' ' } as std::ffi::c_char).collect();
+    (types, values, nulls)
 }
 
 /// Runs statements with the rights of `owner` and a `search_path` of `pg_catalog`, whoever called; put back at the end,
@@ -217,27 +260,6 @@ pub fn as_role<R>(owner: Oid, body: impl FnOnce() -> R) -> R {
         pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
         set_local(c"search_path", c"pg_catalog, pg_temp");
         set_local(c"row_security", c"off");
-        let result = body();
-        drop(restore);
-        result
-    }
-}
-
-/// Runs statements as the caller, with a `search_path` of `pg_catalog`.
-pub fn as_caller<R>(body: impl FnOnce() -> R) -> R {
-    struct Restore(i32);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            if !std::thread::panicking() {
-                // SAFETY: the level opened below.
-                unsafe { pg_sys::AtEOXact_GUC(true, self.0) };
-            }
-        }
-    }
-    // SAFETY: a nest level of settings, closed by the guard or by the end of the (sub)transaction.
-    unsafe {
-        let restore = Restore(pg_sys::NewGUCNestLevel());
-        set_local(c"search_path", c"pg_catalog, pg_temp");
         let result = body();
         drop(restore);
         result
