@@ -1,5 +1,7 @@
 //! What can be wrong with what came from outside. Each variant is one SQLSTATE in the extension.
 
+use crate::id::EventId;
+
 /// An error of the engine.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Error {
@@ -66,6 +68,76 @@ pub enum Error {
         /// The peer's counter.
         counter: u64,
     },
+    /// A run that does not follow what is known of its peer.
+    CounterGap {
+        /// The peer.
+        peer: String,
+        /// The counter that comes next.
+        expected: u64,
+        /// The counter that came.
+        got: u64,
+    },
+    /// A run made on top of an event that neither the log nor the request holds.
+    UnknownDep {
+        /// The run's first event.
+        event: EventId,
+        /// What it names.
+        dep: EventId,
+    },
+    /// A run made on top of itself.
+    SelfDep {
+        /// The run's first event.
+        event: EventId,
+        /// The event of its own future that it names.
+        dep: EventId,
+    },
+    /// An event that is not later than one it was made on top of. A circle of deps has such an event.
+    LamportOrder {
+        /// The event.
+        event: EventId,
+        /// Its lamport.
+        lamport: u64,
+        /// What it was made on top of.
+        parent: EventId,
+        /// That event's lamport.
+        parent_lamport: u64,
+    },
+    /// A lamport further ahead than an honest clock can be.
+    LamportBound {
+        /// The event.
+        event: EventId,
+        /// Its lamport.
+        lamport: u64,
+        /// The greatest that would have been accepted.
+        bound: u64,
+    },
+    /// A derived update of an event that neither the log nor the request holds.
+    UnknownRoot {
+        /// The update.
+        event: EventId,
+        /// What it names.
+        root: EventId,
+    },
+    /// A derived update that is not later than the event it names, or that gives that event another lamport.
+    RootOrder {
+        /// The update.
+        event: EventId,
+        /// Its lamport.
+        lamport: u64,
+        /// What it names.
+        root: EventId,
+        /// That event's lamport.
+        root_lamport: u64,
+    },
+    /// Two contents for one event.
+    Equivocation {
+        /// The event.
+        event: EventId,
+        /// Digest of the content known first.
+        known: u64,
+        /// Digest of the content that came now.
+        got: u64,
+    },
 }
 
 /// The engine's result.
@@ -87,6 +159,27 @@ impl std::fmt::Display for Error {
             Error::BrokenGraph { what, peer, counter } => {
                 write!(f, "broken event graph: {what}, at event {counter} of local peer {peer}")
             }
+            Error::CounterGap { peer, expected, got } => {
+                write!(f, "events of peer {peer:?} leave a gap: expected counter {expected}, got {got}")
+            }
+            Error::UnknownDep { event, dep } => write!(f, "event {event} depends on {dep}, which is not known"),
+            Error::SelfDep { event, dep } => write!(f, "event {event} depends on {dep}, its own future"),
+            Error::LamportOrder { event, lamport, parent, parent_lamport } => {
+                write!(f, "lamport {lamport} of event {event} is not above {parent_lamport} of {parent}, its parent")
+            }
+            Error::LamportBound { event, lamport, bound } => {
+                write!(f, "lamport {lamport} of event {event} exceeds the bound of {bound}")
+            }
+            Error::UnknownRoot { event, root } => write!(f, "event {event} derives from {root}, which is not known"),
+            Error::RootOrder { event, lamport, root, root_lamport } => {
+                write!(
+                    f,
+                    "event {event} at lamport {lamport} derives from {root} at {root_lamport}, which is not older"
+                )
+            }
+            Error::Equivocation { event, known, got } => {
+                write!(f, "event {event} is known with other content: digest {known:016x}, not {got:016x}")
+            }
         }
     }
 }
@@ -102,7 +195,7 @@ impl Error {
                 let dot = if at.is_empty() || at.starts_with('[') || outer.is_empty() { "" } else { "." };
                 *at = format!("{outer}{dot}{at}");
             }
-            Error::TooLarge { .. } | Error::OutOfMemory { .. } | Error::Unsupported { .. } | Error::ClockRange { .. } => {}
+            _ => {}
         }
         self
     }

@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod admit;
 mod alloc;
 pub mod codec;
 pub mod error;
@@ -26,6 +27,7 @@ pub mod graph;
 pub mod id;
 pub mod limits;
 pub mod merge;
+pub mod oplog;
 pub mod ops;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;

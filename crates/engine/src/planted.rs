@@ -17,6 +17,14 @@ pub enum Bug {
     DefaultSurvivesDelete,
     /// The window is trusted where it cannot tell whether the row stood before.
     HistoryNeverAsked,
+    /// An event that is known already is taken for the same whatever it says.
+    OverlapNotCompared,
+    /// The window leaves out events with the batch's least lamport.
+    WindowOffByOne,
+    /// Pages come newest first.
+    PageNotClosed,
+    /// Runs are handed on without what they were made on top of.
+    DepsDropped,
 }
 
 /// Whether `bug` is switched on in this thread.

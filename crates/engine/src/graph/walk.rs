@@ -45,7 +45,7 @@ impl Relation {
 /// reach into its lamports), not the history. Errors: [`Error::BrokenGraph`] when an id or a parent is not known.
 pub fn difference(runs: &mut impl Runs, a: &[LocalId], b: &[LocalId]) -> Result<Difference> {
     let mut walk = Walk::start(runs, a, b)?;
-    walk.walk_to_common()?;
+    walk.descend()?;
     Ok(walk.difference())
 }
 
@@ -63,7 +63,7 @@ pub fn compare(runs: &mut impl Runs, a: &[LocalId], b: &[LocalId]) -> Result<Rel
 /// The heads of the greatest version that both `a` and `b` hold, sorted: none when they have nothing in common.
 pub fn lca(runs: &mut impl Runs, a: &[LocalId], b: &[LocalId]) -> Result<Vec<LocalId>> {
     let mut walk = Walk::start(runs, a, b)?;
-    walk.walk_to_common()?;
+    walk.descend()?;
     let candidates = walk.common_edge(a, b);
     heads_of(runs, &candidates)
 }
@@ -137,7 +137,7 @@ impl<'r, R: Runs> Walk<'r, R> {
     }
 
     /// Walks until everything left in the queue is common and nothing of it can lead back into the difference.
-    fn walk.walk_to_common(&mut self) -> Result<()> {
+    fn descend(&mut self) -> Result<()> {
         let mut floor = 0;
         while let Some(&(top, _)) = self.queue.keys().next_back() {
             if self.singles == 0 {
