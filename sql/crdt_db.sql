@@ -98,3 +98,23 @@ SELECT pg_catalog.pg_extension_config_dump(c.oid, '')
   FROM pg_catalog.pg_class c
  WHERE c.relnamespace OPERATOR(pg_catalog.=) 'crdt'::pg_catalog.regnamespace
    AND c.relkind IN ('r', 'S');
+
+------------------------------------------------------------------------------------------------------------- functions
+
+CREATE FUNCTION crdt.capture() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'capture_wrapper';
+COMMENT ON FUNCTION crdt.capture() IS 'Trigger function of tracked tables: plain SQL becomes events when the transaction commits';
+
+CREATE FUNCTION crdt.create_doc(peer_id text, name text DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'create_doc_wrapper';
+COMMENT ON FUNCTION crdt.create_doc(text, text) IS 'Makes a doc; this database writes in it as peer_id:incarnation:slot';
+
+CREATE FUNCTION crdt.doc(name text) RETURNS bigint LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'doc_wrapper';
+COMMENT ON FUNCTION crdt.doc(text) IS 'The number of a named doc';
+
+CREATE FUNCTION crdt.track(tbl regclass, doc bigint DEFAULT NULL, doc_column name DEFAULT NULL, alias text DEFAULT NULL)
+    RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'track_wrapper';
+COMMENT ON FUNCTION crdt.track(regclass, bigint, name, text) IS
+    'Makes a table mergeable: its rows become history, its writes are captured. Returns its doc';
+
+CREATE FUNCTION crdt.untrack(tbl regclass) RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'untrack_wrapper';
+COMMENT ON FUNCTION crdt.untrack(regclass) IS 'Stops capture; rows and history stay';

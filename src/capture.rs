@@ -13,8 +13,9 @@ use rustc_hash::FxHashMap;
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
 use crate::flush;
+use crate::pg::function::{Args, Out};
 use crate::pg::relation::{Lock, Relation, RowMemory};
-use crate::pg::spi::{self, Param};
+use crate::pg::spi;
 use crate::pg::trigger::{self, Call, Event, Tuple};
 use crate::pg::{datum, entry, relation, types, xact};
 
@@ -99,8 +100,18 @@ impl Buffer {
     }
 }
 
-/// The trigger function: `AFTER INSERT OR UPDATE OR DELETE ... FOR EACH STATEMENT`, and `BEFORE TRUNCATE`.
-pub fn on_trigger(call: &Call<'_>) -> Result<()> {
+/// `crdt.capture()`, the trigger function.
+pub fn trigger_function(args: &Args<'_>) -> Result<Out> {
+    let call = args.trigger().ok_or_else(|| {
+        Error::new(state::NOT_SUPPORTED, "crdt.capture() is a trigger function")
+            .hint("Its triggers are made by crdt.track().")
+    })?;
+    on_trigger(&call)?;
+    Ok(Out::Null)
+}
+
+/// What the triggers do: `AFTER INSERT OR UPDATE OR DELETE ... FOR EACH STATEMENT`, and `BEFORE TRUNCATE`.
+fn on_trigger(call: &Call<'_>) -> Result<()> {
     let rel = call.relation();
     let Some(table) = catalog::table(rel.oid())? else { return Ok(()) };
     lock_log()?;

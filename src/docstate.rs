@@ -5,7 +5,7 @@
 
 use crdt_engine::id::MAX_CLOCK;
 
-use crate::pg::shmem::{self, Plain, Shared};
+use crate::pg::shmem::{self, Shared};
 
 /// Slots whose tails are remembered; higher ones ask the log.
 pub const SLOTS: usize = 8;

@@ -24,8 +24,27 @@ mod catalog;
 mod docstate;
 mod error;
 mod flush;
+mod functions;
+mod generic;
 mod pg;
 mod store;
 mod track;
 
 ::pgrx::pg_module_magic!();
+::pgrx::extension_sql_file!("../sql/crdt_db.sql", name = "crdt_db");
+
+/// What the server calls when it loads the library.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    pg::entry::init();
+    if pg::shmem::preloading() {
+        docstate::init();
+    }
+    pg::inval::init();
+    pg::xact::init(pg::xact::Callbacks {
+        before_commit: flush::before_commit,
+        ended: flush::ended,
+        sub_aborted: flush::sub_aborted,
+        sub_committed: flush::sub_committed,
+    });
+}

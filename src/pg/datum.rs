@@ -10,6 +10,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::spi::Param;
 use super::types::{Conv, TypeInfo};
+use super::unbound;
 use crate::error::{Error, Result, state};
 
 /// Integers beyond this travel as strings: JavaScript's numbers end there.
@@ -38,6 +39,12 @@ unsafe fn with_varlena<R>(datum: Datum, body: impl FnOnce(&[u8]) -> R) -> R {
         );
         body(bytes)
     }
+}
+
+/// The size of a varlena when it is not compressed, without fetching it.
+pub fn raw_size(datum: Datum) -> usize {
+    // SAFETY: the datum is a varlena.
+    unsafe { pg_sys::toast_raw_datum_size(datum) }
 }
 
 /// A text datum.
@@ -483,13 +490,13 @@ pub fn same_datum(ty: &TypeInfo, a: Datum, b: Datum) -> bool {
             }
             let (n, m) = (pgrx::varlena::varsize_any(a), pgrx::varlena::varsize_any(b));
             if n == m {
-                let (x, y) = (std::slice::from_raw_parts(a.cast::<u8>(), n), std::slice::from_raw_parts(b.cast(), m));
+                let (x, y) = (std::slice::from_raw_parts(a.cast::<u8>(), n), std::slice::from_raw_parts(b.cast::<u8>(), m));
                 if x == y {
                     return true;
                 }
             }
         }
-        pg_sys::datum_image_eq(a, b, ty.by_value, i32::from(ty.len))
+        unbound::datum_image_eq(a, b, ty.by_value, i32::from(ty.len))
     }
 }
 
@@ -532,13 +539,13 @@ impl PinnedSettings {
                 date_style: pg_sys::DateStyle,
                 interval_style: pg_sys::IntervalStyle,
                 float_digits: pg_sys::extra_float_digits,
-                bytea: pg_sys::bytea_output,
+                bytea: unbound::bytea_output(),
                 zone: pg_sys::session_timezone,
             };
             pg_sys::DateStyle = pg_sys::USE_ISO_DATES as i32;
             pg_sys::IntervalStyle = pg_sys::INTSTYLE_POSTGRES as i32;
             pg_sys::extra_float_digits = 3;
-            pg_sys::bytea_output = pg_sys::ByteaOutputType::BYTEA_OUTPUT_HEX as i32;
+            unbound::set_bytea_output(unbound::BYTEA_OUTPUT_HEX);
             pg_sys::session_timezone = pg_sys::pg_tzset(c"UTC".as_ptr());
             saved
         }
@@ -552,7 +559,7 @@ impl Drop for PinnedSettings {
             pg_sys::DateStyle = self.date_style;
             pg_sys::IntervalStyle = self.interval_style;
             pg_sys::extra_float_digits = self.float_digits;
-            pg_sys::bytea_output = self.bytea;
+            unbound::set_bytea_output(self.bytea);
             pg_sys::session_timezone = self.zone;
         }
     }

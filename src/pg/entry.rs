@@ -44,7 +44,7 @@ unsafe extern "C-unwind" fn remember(_arg: *mut c_void) {
         pg_sys::CurrentMemoryContext = context;
         let copy = pg_sys::CopyErrorData();
         pg_sys::CurrentMemoryContext = saved;
-        if (*copy).elevel >= pg_sys::ERROR as c_int {
+        if (*copy).elevel >= PgLogLevel::ERROR as c_int {
             RAISED.set(copy);
         } else {
             pg_sys::FreeErrorData(copy);
@@ -151,7 +151,7 @@ fn raise(error: Error) -> ! {
     drop(error);
     // SAFETY: as in `rethrow`; formats are constant.
     unsafe {
-        if errstart(pg_sys::ERROR as c_int, std::ptr::null()) {
+        if errstart(PgLogLevel::ERROR as c_int, std::ptr::null()) {
             errcode(code);
             errmsg_internal(c"%s".as_ptr(), message);
             if let Some(detail) = detail {
@@ -164,6 +164,12 @@ fn raise(error: Error) -> ! {
         }
     }
     unreachable!("an ERROR does not return")
+}
+
+/// Keeps Rust backtraces out of messages to clients, whatever the server's environment says.
+pub fn init() {
+    // SAFETY: the library is loaded by a process with one thread.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") }
 }
 
 /// Lets a cancel or termination request through.

@@ -4,6 +4,7 @@
 
 pub mod datum;
 pub mod entry;
+pub mod function;
 pub mod inval;
 pub mod lock;
 pub mod relation;
@@ -11,6 +12,7 @@ pub mod shmem;
 pub mod spi;
 pub mod trigger;
 pub mod types;
+mod unbound;
 pub mod xact;
 
 use pgrx::pg_sys;

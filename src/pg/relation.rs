@@ -468,5 +468,5 @@ impl Drop for RowMemory {
 /// The next value of a sequence; not undone by a rollback.
 pub fn next_value(sequence: Oid) -> i64 {
     // SAFETY: no permission check, as for an identity column.
-    unsafe { pg_sys::nextval_internal(sequence, false) }
+    unsafe { super::unbound::nextval(sequence) }
 }

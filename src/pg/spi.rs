@@ -20,6 +20,11 @@ impl Param {
         Param { oid: pg_sys::INT8OID, datum: Some(Datum::from(v)) }
     }
 
+    /// A bigint or NULL.
+    pub fn opt_i64(v: Option<i64>) -> Param {
+        Param { oid: pg_sys::INT8OID, datum: v.map(Datum::from) }
+    }
+
     /// An integer.
     pub fn i32(v: i32) -> Param {
         Param { oid: pg_sys::INT4OID, datum: Some(Datum::from(v)) }

@@ -72,8 +72,7 @@ impl<'f> Call<'f> {
 /// How deep inside triggers this call is: 1 for a statement of the application.
 pub fn depth() -> i32 {
     // SAFETY: the function takes no arguments and reads a counter.
-    unsafe { pg_sys::DirectFunctionCall1Coll(Some(pg_sys::pg_trigger_depth), pg_sys::InvalidOid, Datum::from(0usize)) }
-        .value() as i32
+    unsafe { super::unbound::trigger_depth() }
 }
 
 /// The rows of a transition table, one at a time.
