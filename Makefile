@@ -22,7 +22,7 @@ test-matrix: setup ## SQL, isolation and live tests on PostgreSQL 15, 16 and 18
 	@scripts/test-matrix
 
 bench: build ## speed and size; prints the table of docs/benchmarks.md
-	@scripts/bench
+	@scripts/bench $(ARGS)
 
 soak: setup ## the convergence suite for longer: make soak N=10000000
 	@scripts/soak $(N)
