@@ -37,6 +37,7 @@ mod planted;
 pub mod testkit;
 mod scan;
 pub mod value;
+pub mod wire;
 
 pub use error::{Error, Result};
 pub use id::{EventId, Stamp};

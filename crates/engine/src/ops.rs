@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::id::EventId;
 use crate::value::ValueRef;
 
-/// Operation kinds that never carry a row operation, by their registered number (see `docs/format.md`).
+/// Kinds of operations by their registered number (see `docs/format.md`).
 pub mod kind {
     /// Counters that stand for nothing.
     pub const SKIP: u64 = 0;
@@ -30,6 +30,18 @@ pub mod kind {
     pub const PATH: u64 = 6;
     /// Reserved: character-level text.
     pub const TEXT: u64 = 7;
+
+    const NAMES: [&str; 8] = ["skip", "insert", "update", "delete", "void", "add", "path", "text"];
+
+    /// The `type` of a kind in JSON, if it is registered.
+    pub fn name(kind: u64) -> Option<&'static str> {
+        NAMES.get(usize::try_from(kind).ok()?).copied()
+    }
+
+    /// The kind a `type` in JSON stands for.
+    pub fn number(name: &str) -> Option<u64> {
+        NAMES.iter().position(|n| *n == name).map(|n| n as u64)
+    }
 }
 
 /// An interned table or column name of one [`OpBuf`].

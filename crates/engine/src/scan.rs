@@ -363,32 +363,36 @@ fn unescape(inside: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Appends a string as JSON.
-pub(crate) fn write_string(out: &mut String, text: &str) {
+/// Appends a string as JSON. Errors: [`Error::OutOfMemory`].
+pub(crate) fn write_string(out: &mut String, text: &str) -> Result<()> {
+    let room = |out: &mut String, n: usize| out.try_reserve(n).map_err(|_| Error::OutOfMemory { bytes: n });
+    room(out, text.len() + 2)?;
     out.push('"');
     let mut from = 0;
     for (at, b) in text.bytes().enumerate() {
-        let escape = match b {
-            b'"' => "\\\"",
-            b'\\' => "\\\\",
-            b'\n' => "\\n",
-            b'\r' => "\\r",
-            b'\t' => "\\t",
-            0x08 => "\\b",
-            0x0c => "\\f",
-            0..0x20 => "\\u00",
-            _ => continue,
-        };
-        out.push_str(&text[from..at]);
-        out.push_str(escape);
-        if escape == "\\u00" {
-            out.push(if b < 16 { '0' } else { '1' });
-            out.push(char::from_digit((b & 15) as u32, 16).unwrap_or('0'));
+        if b >= 0x20 && b != b'"' && b != b'\\' {
+            continue;
         }
+        // The rest and an escape, so that what is pushed below never grows the text by itself.
+        room(out, text.len() - from + 8)?;
+        out.push_str(&text[from..at]);
         from = at + 1;
+        out.push('\\');
+        match b {
+            b'"' | b'\\' => out.push(b as char),
+            b'\n' => out.push('n'),
+            b'\r' => out.push('r'),
+            b'\t' => out.push('t'),
+            _ => {
+                out.push_str(if b < 16 { "u000" } else { "u001" });
+                out.push(char::from_digit((b & 15) as u32, 16).unwrap_or('0'));
+            }
+        }
     }
     out.push_str(&text[from..]);
+    room(out, 1)?;
     out.push('"');
+    Ok(())
 }
 
 #[cfg(test)]
@@ -470,7 +474,7 @@ mod tests {
         #[test]
         fn strings_round_trip(text in "[^\0]*") {
             let mut out = String::new();
-            write_string(&mut out, &text);
+            write_string(&mut out, &text).unwrap();
             prop_assert_eq!(Scanner::new(&out, 1).string().unwrap(), text.as_str());
             prop_assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
         }

@@ -4,6 +4,7 @@ mod same;
 
 use std::fmt::Write as _;
 
+use crate::alloc;
 use crate::error::{Error, Result};
 use crate::scan::{Scanner, write_string};
 
@@ -120,18 +121,27 @@ impl<'a> ValueRef<'a> {
         }
     }
 
-    /// Appends the value as JSON; [`ValueRef::parse_json`] gives it back bit for bit.
-    pub fn write_json(&self, out: &mut String) {
-        match *self {
-            ValueRef::Null => out.push_str("null"),
-            ValueRef::Bool(b) => out.push_str(if b { "true" } else { "false" }),
-            ValueRef::Int(n) => write!(out, "{n}").expect("a String takes everything"),
+    /// Appends the value as JSON; [`ValueRef::parse_json`] gives it back bit for bit. Errors: [`Error::OutOfMemory`].
+    pub fn write_json(&self, out: &mut String) -> Result<()> {
+        let mut shown = Shown::default();
+        let text = match *self {
+            ValueRef::Null => "null",
+            ValueRef::Bool(true) => "true",
+            ValueRef::Bool(false) => "false",
+            ValueRef::Int(n) => {
+                let _ = write!(shown, "{n}");
+                shown.text()
+            }
             // Not finite is no JSON; such a value is never made, and null is the one thing that can be said of it.
-            ValueRef::Float(f) if !f.is_finite() => out.push_str("null"),
-            ValueRef::Float(f) => write!(out, "{f:?}").expect("a String takes everything"),
-            ValueRef::Text(t) => write_string(out, t),
-            ValueRef::Json(t) => out.push_str(t),
-        }
+            ValueRef::Float(f) if !f.is_finite() => "null",
+            ValueRef::Float(f) => {
+                let _ = write!(shown, "{f:?}");
+                shown.text()
+            }
+            ValueRef::Text(t) => return write_string(out, t),
+            ValueRef::Json(t) => t,
+        };
+        alloc::push_str(out, text)
     }
 }
 
@@ -188,7 +198,7 @@ mod tests {
         ] {
             assert_eq!(ValueRef::parse_json(text, 1).unwrap().value(), value, "{text}");
             let mut out = String::new();
-            value.write_json(&mut out);
+            value.write_json(&mut out).unwrap();
             assert_eq!(out, text);
             assert_eq!(ValueRef::check_json(text, 1).is_ok(), matches!(value, Json(_)), "{text}");
         }
@@ -196,9 +206,15 @@ mod tests {
 
     #[test]
     fn json_text_is_not_what_another_variant_holds() {
-        for (text, ok) in
-            [("{}", true), ("[1 ]", true), (" []", false), ("[] ", false), ("\"a\"", false), ("null", false), ("", false)]
-        {
+        for (text, ok) in [
+            ("{}", true),
+            ("[1 ]", true),
+            (" []", false),
+            ("[] ", false),
+            ("\"a\"", false),
+            ("null", false),
+            ("", false),
+        ] {
             assert_eq!(ValueRef::check_json(text, 4).is_ok(), ok, "{text:?}");
         }
     }
@@ -209,7 +225,7 @@ mod tests {
             let f = f64::from_bits(bits);
             prop_assume!(f.is_finite());
             let mut out = String::new();
-            ValueRef::Float(f).write_json(&mut out);
+            ValueRef::Float(f).write_json(&mut out).unwrap();
             let parsed = ValueRef::parse_json(&out, 1).unwrap();
             prop_assert_eq!(parsed.value(), ValueRef::Float(f));
         }

@@ -131,10 +131,8 @@ impl<'a> Input<'a> {
 
 /// Text from outside bytes: UTF-8 and without NUL, which PostgreSQL cannot hold.
 pub(crate) fn text(bytes: &[u8]) -> Result<&str> {
-    let text = std::str::from_utf8(bytes).map_err(|e| Error::Malformed {
-        at: format!("text byte {}", e.valid_up_to()),
-        what: "not UTF-8".into(),
-    })?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| Error::Malformed { at: format!("text byte {}", e.valid_up_to()), what: "not UTF-8".into() })?;
     match bytes.contains(&0) {
         true => Err(Error::NulCharacter { at: "text".into() }),
         false => Ok(text),

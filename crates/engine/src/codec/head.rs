@@ -65,24 +65,50 @@ impl Head {
     }
 }
 
+/// One LZ4 block, where that is worth it.
+pub(crate) fn compress(body: &[u8]) -> Result<Option<Vec<u8>>> {
+    if body.len() < LZ4_FROM {
+        return Ok(None);
+    }
+    let mut packed = alloc::filled(0, block::get_maximum_output_size(body.len()))?;
+    match block::compress_into(body, &mut packed) {
+        Ok(len) if len + len / 16 + 10 < body.len() => {
+            packed.truncate(len);
+            Ok(Some(packed))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The inverse: a length as a varint and an LZ4 block up to the end.
+pub(crate) fn expand(input: &mut Input<'_>, limits: &Limits) -> Result<Vec<u8>> {
+    let len = input.size()?;
+    let packed = input.rest();
+    let most = packed.len().saturating_mul(LZ4_RATIO).saturating_add(64);
+    within("bytes to decompress", len, limits.decompressed_bytes.min(most))?;
+    let mut body = alloc::filled(0, len)?;
+    match block::decompress_into(packed, &mut body) {
+        Ok(written) if written == len => Ok(body),
+        _ => Err(input.bad("a damaged LZ4 block")),
+    }
+}
+
 /// A blob from its head and body.
 pub(super) fn seal(head: Head, body: Vec<u8>) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    if body.len() >= LZ4_FROM {
-        let mut packed = alloc::filled(0, block::get_maximum_output_size(body.len()))?;
-        if let Ok(len) = block::compress_into(&body, &mut packed)
-            && len + len / 16 + 10 < body.len()
-        {
-            alloc::reserve(&mut out, len + 48)?;
+    let packed = compress(&body)?;
+    alloc::reserve(&mut out, packed.as_ref().map_or(body.len(), Vec::len) + 48)?;
+    match packed {
+        Some(packed) => {
             head.put(&mut out, LZ4);
             put_varint(&mut out, body.len() as u64);
-            out.extend_from_slice(&packed[..len]);
-            return Ok(out);
+            out.extend_from_slice(&packed);
+        }
+        None => {
+            head.put(&mut out, 0);
+            out.extend_from_slice(&body);
         }
     }
-    alloc::reserve(&mut out, body.len() + 48)?;
-    head.put(&mut out, 0);
-    out.extend_from_slice(&body);
     Ok(out)
 }
 
@@ -90,17 +116,9 @@ pub(super) fn seal(head: Head, body: Vec<u8>) -> Result<Vec<u8>> {
 pub(super) fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Head, Cow<'a, [u8]>)> {
     let mut input = Input::new(bytes);
     let (head, critical) = Head::read(&mut input)?;
-    if critical & LZ4 == 0 {
-        return Ok((head, Cow::Borrowed(input.rest())));
-    }
-    let len = input.size()?;
-    let packed = input.rest();
-    within("bytes of decompressed operations", len, limits.decompressed_bytes)?;
-    within("bytes of decompressed operations", len, packed.len().saturating_mul(LZ4_RATIO).saturating_add(64))?;
-    let mut body = alloc::filled(0, len)?;
-    match block::decompress_into(packed, &mut body) {
-        Ok(written) if written == len => Ok((head, Cow::Owned(body))),
-        _ => Err(input.bad("a damaged LZ4 block")),
+    match critical & LZ4 {
+        0 => Ok((head, Cow::Borrowed(input.rest()))),
+        _ => Ok((head, Cow::Owned(expand(&mut input, limits)?))),
     }
 }
 

@@ -16,14 +16,15 @@ mod types;
 mod values;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ops::Range;
 
-pub(crate) use bytes::{Input, put_bytes, put_varint, text};
+pub(crate) use bytes::{Input, put_bytes, put_varint, text, unzigzag, zigzag};
 pub(crate) use forms::decimal;
-pub use read::{decode, decode_rows};
+pub(crate) use head::{compress, expand};
 pub(crate) use read::decode_within;
+pub use read::{decode, decode_rows};
 
 use crate::alloc;
 use crate::error::{Error, Result};

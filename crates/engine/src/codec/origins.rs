@@ -12,12 +12,12 @@ use rustc_hash::FxHashMap;
 use super::bytes::{Input, put_bytes, put_varint};
 use super::ints::{self, Ints};
 use super::name;
+use crate::EventId;
 use crate::alloc;
 use crate::error::{Error, Result};
 use crate::id::MAX_CLOCK;
 use crate::limits::Budget;
 use crate::ops::{EventRef, Kind, OpBuf, Origin, OriginSlot};
-use crate::EventId;
 
 /// Appends the section of a range of operations; nothing when all their updates are explicit.
 pub(crate) fn put(out: &mut Vec<u8>, buf: &OpBuf, range: Range<usize>) -> Result<()> {
@@ -115,7 +115,10 @@ impl<'a> Origins<'a> {
         }
         let number = self.peers.next_size()?;
         let Some(peer) = self.names.get(number) else {
-            return Err(Error::Malformed { at: "origins".into(), what: format!("peer {number} of {}", self.names.len()) });
+            return Err(Error::Malformed {
+                at: "origins".into(),
+                what: format!("peer {number} of {}", self.names.len()),
+            });
         };
         if self.event.id.peer != *peer {
             self.event.id.peer = alloc::string(peer)?;

@@ -63,7 +63,8 @@ pub fn decode_rows(
     some(into).inspect_err(|_| into.truncate(mark))
 }
 
-/// A stream that is opened when its first value is asked for.
+/// A stream that is opened when its first value is asked for. Most are: boxing the open ones would gain nothing.
+#[allow(clippy::large_enum_variant)]
 enum Lazy<'a> {
     Closed(&'a [u8]),
     Open(Column<'a>),
@@ -217,9 +218,7 @@ impl<'a> Reader<'a> {
     fn pass(&mut self, shapes: &Shapes, shape: &super::shapes::Shape) -> Result<u64> {
         self.behind[shape.rows as usize] += 1;
         shapes.columns(shape).iter().for_each(|&c| self.behind[c as usize] += 1);
-        if shape.kind == kind::UPDATE
-            && let Some(origins) = &mut self.origins
-        {
+        if let (kind::UPDATE, Some(origins)) = (shape.kind, &mut self.origins) {
             origins.next()?;
         }
         Ok(1)

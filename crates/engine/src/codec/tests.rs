@@ -247,7 +247,8 @@ pub(crate) fn rows(n: i64) -> OpBuf {
         let scrambled = i.wrapping_mul(2_654_435_761) % 1_000_003;
         buf.insert(tbl, &i.to_string()).unwrap();
         let title = format!("item {scrambled}");
-        let changed = format!("2024-03-{:02} {:02}:{:02}:{:02}.{:06}+00", 1 + i % 28, i % 24, i % 60, i % 59, scrambled);
+        let changed =
+            format!("2024-03-{:02} {:02}:{:02}:{:02}.{:06}+00", 1 + i % 28, i % 24, i % 60, i % 59, scrambled);
         let changed = changed.replace(".000000", "");
         buf.cell(cols[0], ValueRef::Int(i)).unwrap();
         buf.cell(cols[1], ValueRef::Text(&title)).unwrap();

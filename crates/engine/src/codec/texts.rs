@@ -25,15 +25,12 @@ const TIMES: u8 = 4;
 /// Appends a column and returns its mode, which the caller stores.
 pub(crate) fn put(out: &mut Vec<u8>, texts: &[&str]) -> Result<u8> {
     let first = texts.first().copied().unwrap_or("");
-    match first.as_bytes().first() {
-        Some(b'0'..=b'9' | b'-' | b'a'..=b'f') => {
-            for attempt in [decimals, uuids, times] {
-                if let Some(mode) = attempt(out, texts)? {
-                    return Ok(mode);
-                }
+    if let Some(b'0'..=b'9' | b'-' | b'a'..=b'f') = first.as_bytes().first() {
+        for attempt in [decimals, uuids, times] {
+            if let Some(mode) = attempt(out, texts)? {
+                return Ok(mode);
             }
         }
-        _ => {}
     }
     if texts.len() > 2 {
         if let Some((entries, indices)) = dictionary(texts)? {

@@ -33,7 +33,7 @@ fn number_text(value: ValueRef<'_>) -> Option<Cow<'_, str>> {
     match value {
         ValueRef::Int(_) | ValueRef::Float(_) => {
             let mut text = String::new();
-            value.write_json(&mut text);
+            value.write_json(&mut text).ok()?;
             Some(Cow::Owned(text))
         }
         ValueRef::Json(text) if !text.starts_with(['{', '[']) => Some(Cow::Borrowed(text)),
