@@ -33,6 +33,7 @@ pub mod ops;
 pub mod planted;
 #[cfg(not(feature = "planted-bugs"))]
 mod planted;
+pub mod replica;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 mod scan;

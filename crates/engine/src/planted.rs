@@ -25,6 +25,8 @@ pub enum Bug {
     PageNotClosed,
     /// Runs are handed on without what they were made on top of.
     DepsDropped,
+    /// An author leaves out a counter now and then.
+    CounterSkipped,
 }
 
 /// Whether `bug` is switched on in this thread.

@@ -15,7 +15,8 @@ mod tests;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::id::EventId;
+use crate::id::{Dot, EventId};
+use crate::merge::Candidate;
 use crate::oplog::Batch;
 use crate::ops::{OpRef, Origin};
 
@@ -83,6 +84,22 @@ pub struct Admitted {
     pub greatest_lamport: u64,
     /// The least effective lamport of the new events: L of the merge. [`u64::MAX`] without any.
     pub least_effective: u64,
+}
+
+impl Admitted {
+    /// The new events, ready to be merged.
+    pub fn events<'b>(&'b self, batch: &'b Batch) -> impl Iterator<Item = Candidate<'b>> {
+        self.new.iter().flat_map(move |part| {
+            let peer = batch.runs[part.run].peer.as_str();
+            let mut dot = Dot { lamport: part.lamport, peer, counter: part.counters.start };
+            part.ops.clone().map(move |at| {
+                let event = Candidate { op: batch.ops.get(at), dot };
+                dot.lamport += event.op.span();
+                dot.counter += event.op.span();
+                event
+            })
+        })
+    }
 }
 
 /// Checks a batch against what a log knows, and fills in the lamports of roots that the wire left out.
