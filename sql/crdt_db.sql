@@ -94,10 +94,19 @@ CREATE TABLE crdt.generic_row (
 );
 COMMENT ON TABLE crdt.generic_row IS 'Merged rows of tables that exist only in a doc';
 
-SELECT pg_catalog.pg_extension_config_dump(c.oid, '')
-  FROM pg_catalog.pg_class c
- WHERE c.relnamespace OPERATOR(pg_catalog.=) 'crdt'::pg_catalog.regnamespace
-   AND c.relkind IN ('r', 'S');
+DO $$
+DECLARE
+    kept oid;
+BEGIN
+    FOR kept IN
+        SELECT c.oid FROM pg_catalog.pg_class AS c
+         WHERE c.relnamespace OPERATOR(pg_catalog.=) 'crdt'::pg_catalog.regnamespace
+           AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,S}'::pg_catalog."char"[])
+    LOOP
+        PERFORM pg_catalog.pg_extension_config_dump(kept, '');
+    END LOOP;
+END
+$$;
 
 ------------------------------------------------------------------------------------------------------------- functions
 

@@ -107,7 +107,7 @@ pub fn trigger_function(args: &Args<'_>) -> Result<Out> {
             .hint("Its triggers are made by crdt.track().")
     })?;
     on_trigger(&call)?;
-    Ok(Out::Null)
+    Ok(Out::Done)
 }
 
 /// What the triggers do: `AFTER INSERT OR UPDATE OR DELETE ... FOR EACH STATEMENT`, and `BEFORE TRUNCATE`.
@@ -581,7 +581,7 @@ fn row_id(table: &Table, tuple: Tuple<'_>, row: &mut String, text: &mut String, 
         let value = tuple.attr(column.attno).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, text));
         let value = datum::key_text(value, other);
         if json {
-            ValueRef::Text(value).write_json(out);
+            ValueRef::Text(value).write_json(out).expect("memory for a value");
         } else {
             out.push_str(value);
         }
@@ -610,7 +610,7 @@ pub fn join_key(texts: &[String]) -> String {
         if i > 0 {
             out.push(',');
         }
-        ValueRef::Text(text).write_json(&mut out);
+        ValueRef::Text(text).write_json(&mut out).expect("memory for a value");
     }
     out.push(']');
     out

@@ -164,7 +164,7 @@ pub fn literal<'a>(ty: &TypeInfo, value: ValueRef<'a>) -> Result<Option<Cow<'a, 
     }
     let own = |value: ValueRef<'_>| {
         let mut out = String::new();
-        value.write_json(&mut out);
+        value.write_json(&mut out).expect("memory for a value");
         Ok(Some(Cow::Owned(out)))
     };
     match (&ty.conv, value) {
@@ -381,7 +381,7 @@ fn escape_into(text: &str, out: &mut String) {
     out.push_str("{\"");
     out.push_str(TEXT_ESCAPE);
     out.push_str("\":");
-    ValueRef::Text(text).write_json(out);
+    ValueRef::Text(text).write_json(out).expect("memory for a value");
     out.push('}');
 }
 
@@ -436,7 +436,7 @@ unsafe fn write_array(elem: &TypeInfo, datum: Datum, out: &mut String) -> bool {
             if *nulls.add(i) {
                 out.push_str("null");
             } else {
-                to_value(elem, *values.add(i), &mut scratch).write_json(out);
+                to_value(elem, *values.add(i), &mut scratch).write_json(out).expect("memory for a value");
             }
             let mut block = 1;
             let closed = dims[..ndim].iter().rev().take_while(|d| {
@@ -457,7 +457,7 @@ unsafe fn write_composite(fields: &[(String, TypeInfo)], datum: Datum, out: &mut
         if i > 0 {
             out.push(',');
         }
-        ValueRef::Text(name).write_json(out);
+        ValueRef::Text(name).write_json(out).expect("memory for a value");
         out.push(':');
         let mut null = false;
         let field = CString::new(name.as_str()).expect("names hold no NUL");
@@ -469,7 +469,7 @@ unsafe fn write_composite(fields: &[(String, TypeInfo)], datum: Datum, out: &mut
         if null {
             out.push_str("null");
         } else {
-            to_value(ty, value, &mut scratch).write_json(out);
+            to_value(ty, value, &mut scratch).write_json(out).expect("memory for a value");
         }
     }
     out.push('}');
@@ -506,7 +506,7 @@ pub fn key_text<'a>(value: ValueRef<'a>, scratch: &'a mut String) -> &'a str {
         ValueRef::Text(text) => text,
         other => {
             scratch.clear();
-            other.write_json(scratch);
+            other.write_json(scratch).expect("memory for a value");
             scratch
         }
     }

@@ -50,6 +50,8 @@ pub unsafe fn call(fcinfo: pg_sys::FunctionCallInfo, body: fn(&Args<'_>) -> Resu
 pub enum Out {
     /// SQL NULL, or void, or rows already handed to a [`Rows`].
     Null,
+    /// What a trigger function answers.
+    Done,
     /// bigint
     I64(i64),
     /// jsonb, from valid JSON text
@@ -63,6 +65,7 @@ impl Out {
     pub fn datum(self) -> (Datum, bool) {
         match self {
             Out::Null => (Datum::from(0usize), true),
+            Out::Done => (Datum::from(0usize), false),
             Out::I64(v) => (Datum::from(v), false),
             Out::Jsonb(text) => (datum::jsonb_datum(&text), false),
             Out::Bytes(bytes) => (datum::bytes_datum(&bytes), false),
