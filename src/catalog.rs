@@ -260,6 +260,15 @@ pub fn peer_name(peer: i32) -> Result<String> {
     }
 }
 
+/// The role that owns a peer, if one does.
+pub fn peer_owner(peer: i32) -> Result<Option<String>> {
+    let names = names()?;
+    let rel = Relation::open(names.peer, Lock::AccessShare);
+    let mut scan =
+        IndexScan::new(&rel, names.peer_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I32(peer))], false);
+    Ok(scan.next_row().and_then(|row| row.text(4)))
+}
+
 /// The tracked table that `relid` is or is a partition of, if any.
 pub fn table(relid: Oid) -> Result<Option<Rc<Table>>> {
     refresh();

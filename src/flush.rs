@@ -54,6 +54,8 @@ struct Transaction {
     past_commit: bool,
     /// A push ran: it must not be prepared.
     pushed: bool,
+    /// Docs that others know to be written by us.
+    writing: Vec<i64>,
 }
 
 thread_local! {
@@ -72,6 +74,7 @@ pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
         return Ok(());
     }
     let slot = take_slot(doc)?;
+    begin_write(doc);
     let (slot, next, known) = read_tail(doc, slot)?;
     let deps = visible_heads(&known);
     let own_lamport = TRANSACTION.with_borrow(|t| t.docs.get(&doc).map_or(0, |w| w.lamport));
@@ -102,6 +105,29 @@ pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
     let head = Head { peer: slot.peer, xid: xact::xid_if_any(), counter: counter - 1 };
     note(doc, Some(Slot { next: Some(counter), ..slot }), lamport - 1, counter - next, &[head], &covered);
     Ok(())
+}
+
+/// Lets pushes know that a run is on its way.
+fn begin_write(doc: i64) {
+    let new = TRANSACTION.with_borrow_mut(|t| {
+        let new = !t.writing.contains(&doc);
+        if new {
+            t.writing.push(doc);
+        }
+        new
+    });
+    if new {
+        docstate::begin_write(doc_key(doc));
+    }
+}
+
+/// See [`docstate::quiet`]. A prepared transaction may have written before this server started, and is not counted.
+pub fn quiet(doc: i64) -> Option<u64> {
+    if xact::prepared_possible() {
+        return None;
+    }
+    let own = TRANSACTION.with_borrow(|t| u32::from(t.writing.contains(&doc)));
+    docstate::quiet(doc_key(doc), own)
 }
 
 /// Remembers what was written, for the end of the transaction.
@@ -292,6 +318,9 @@ pub fn ended(end: End) {
             End::Prepared => docstate::forget(key),
             End::Aborted => {}
         }
+    }
+    for doc in transaction.writing {
+        docstate::end_write(doc_key(doc));
     }
     if transaction.pushed {
         docstate::unannounce(pg::process_id());

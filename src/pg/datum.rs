@@ -63,7 +63,7 @@ pub fn jsonb_datum(text: &str) -> Datum {
     input_datum(pg_sys::JSONBOID, text).expect("a type of PostgreSQL takes text without NUL")
 }
 
-fn input_datum(ty: Oid, text: &str) -> Result<Datum> {
+pub(super) fn input_datum(ty: Oid, text: &str) -> Result<Datum> {
     let text = CString::new(text)
         .map_err(|_| Error::new(state::UNTRANSLATABLE, "unsupported Unicode escape sequence: \\u0000 in a value"))?;
     // SAFETY: input functions take a NUL-terminated string and raise errors for what they refuse.

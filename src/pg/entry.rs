@@ -73,8 +73,8 @@ pub fn entry<R>(body: impl FnOnce() -> Result<R>) -> R {
     }
 }
 
-/// Runs `body`, which may raise PostgreSQL errors, and hands the SQLSTATE of an error to `recover`: `Some` swallows it.
-/// The caller must have opened a subtransaction and roll it back.
+/// Runs `body`, which may raise an error of PostgreSQL. The caller has opened a subtransaction, which is to be rolled
+/// back when the error is not resumed.
 pub fn catch<R>(body: impl FnOnce() -> Result<R>) -> std::result::Result<Result<R>, Caught> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(r) => Ok(r),
@@ -89,9 +89,9 @@ pub struct Caught {
 }
 
 impl Caught {
-    /// Has the error this state?
-    pub fn is(&self, state: SqlState) -> bool {
-        self.state.as_ref() == Some(state.0)
+    /// Is it of SQLSTATE class 23?
+    pub fn is_constraint_violation(&self) -> bool {
+        self.state.is_some_and(|s| s.starts_with(b"23"))
     }
 
     /// Lets it go on.

@@ -10,6 +10,7 @@ mod raw {
 
     unsafe extern "C-unwind" {
         pub static mut bytea_output: c_int;
+        pub static mut max_prepared_xacts: c_int;
         pub fn datum_image_eq(a: Datum, b: Datum, by_value: bool, len: c_int) -> bool;
         pub fn nextval_internal(relid: Oid, check_permissions: bool) -> i64;
         pub fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
@@ -54,4 +55,10 @@ pub unsafe fn trigger_depth() -> i32 {
 pub unsafe fn partition_ancestors(relid: Oid) -> *mut pg_sys::List {
     // SAFETY: `relid` is a partition.
     unsafe { pg_guard_ffi_boundary(|| raw::get_partition_ancestors(relid)) }
+}
+
+/// The setting `max_prepared_transactions`.
+pub unsafe fn max_prepared_xacts() -> c_int {
+    // SAFETY: a plain global, fixed at server start.
+    unsafe { raw::max_prepared_xacts }
 }

@@ -113,6 +113,31 @@ pub fn snapshot_sees(xid: u32) -> bool {
     unsafe { !pg_sys::XidInMVCCSnapshot(pg_sys::TransactionId::from_inner(xid), pg_sys::GetTransactionSnapshot()) }
 }
 
+/// May there be prepared transactions?
+pub fn prepared_possible() -> bool {
+    // SAFETY: a plain read.
+    unsafe { super::unbound::max_prepared_xacts() > 0 }
+}
+
+/// May this transaction not write?
+pub fn read_only() -> bool {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::XactReadOnly }
+}
+
+/// Waits until a transaction has ended.
+pub fn wait_for(xid: u32) {
+    // SAFETY: waiting outside of any tuple; deadlocks are found as usual.
+    unsafe {
+        pg_sys::XactLockTableWait(
+            pg_sys::TransactionId::from_inner(xid),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            pg_sys::XLTW_Oper::XLTW_None,
+        );
+    }
+}
+
 /// Is this server a standby?
 pub fn in_recovery() -> bool {
     // SAFETY: a plain read.
