@@ -19,7 +19,7 @@ pub struct Limits {
     pub deps_per_run: usize,
     /// Runs of a request, and entries of a version vector. Default 200,000.
     pub runs: usize,
-    /// Different table and column names of a request. Default 20,000.
+    /// Different table and column names of a request, and columns of one run. Default 65,536.
     pub names: usize,
     /// Bytes of one table, column, peer or type name. Default 256: 63 characters of four bytes.
     pub name_bytes: usize,
@@ -42,7 +42,7 @@ impl Default for Limits {
             deps: 100_000,
             deps_per_run: 1_000,
             runs: 200_000,
-            names: 20_000,
+            names: 65_536,
             name_bytes: 256,
             row_id_bytes: 8 << 10,
             value_bytes: 32 << 20,
