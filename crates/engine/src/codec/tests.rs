@@ -377,6 +377,15 @@ fn a_dictionary_cannot_make_more_text_than_allowed() {
 }
 
 #[test]
+fn many_blobs_cannot_expand_to_more_than_allowed() {
+    let blob = encode(&rows(400), 0..400).unwrap();
+    let limits = Limits { decompressed_bytes: 30_000, ..Limits::default() };
+    let mut budget = crate::limits::Budget::new(&limits);
+    let outcomes = [(); 40].map(|()| decode_within(&blob, &mut budget, &mut OpBuf::new()).is_ok());
+    assert!(outcomes[0] && !outcomes[39]);
+}
+
+#[test]
 fn an_opaque_operation_cannot_pose_as_a_row_operation() {
     let mut buf = OpBuf::new();
     buf.opaque(1, 1, b"").unwrap();

@@ -179,7 +179,7 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Type, Cow<'a, [u8]>)> {
     }
     match critical & LZ4 {
         0 => Ok((of, Cow::Borrowed(input.rest()))),
-        _ => Ok((of, Cow::Owned(codec::expand(&mut input, limits)?))),
+        _ => Ok((of, Cow::Owned(codec::expand(&mut input, &mut Budget::new(limits))?))),
     }
 }
 
