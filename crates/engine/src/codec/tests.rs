@@ -222,8 +222,10 @@ proptest! {
         bytes[at] = to;
         let mut into = OpBuf::new();
         let limits = Limits { cells: 10_000, ops: 10_000, decompressed_bytes: 1 << 20, ..Limits::default() };
-        if decode(&bytes, &limits, &mut into).is_err() {
-            prop_assert!(into.is_empty());
+        match decode(&bytes, &limits, &mut into) {
+            Err(_) => prop_assert!(into.is_empty()),
+            // Whatever was read can be stored and forwarded.
+            Ok(_) => assert_equal(&into, &decoded(&encode(&into, 0..into.len()).unwrap()).unwrap()),
         }
         let _ = decode_rows(&bytes, &limits, &mut |_, _| true, &mut OpBuf::new());
         let _ = spans(&bytes);
@@ -344,6 +346,24 @@ fn hostile_blobs() {
         };
         assert_eq!(found, expected, "{what}: {outcome:?}");
     }
+}
+
+#[test]
+fn more_shapes_than_are_searched() {
+    let mut buf = OpBuf::new();
+    let cols: Vec<_> = (0..40).map(|i| buf.sym(&format!("c{i}"))).collect();
+    let tbl = buf.sym("t");
+    for i in (0..40).chain(0..40) {
+        buf.insert(tbl, &i.to_string()).unwrap();
+        cols[..i].iter().for_each(|&c| buf.cell(c, ValueRef::Int(i as i64)).unwrap());
+        buf.update(tbl, "x", cols[i], ValueRef::Null, Origin::Explicit).unwrap();
+    }
+    let bytes = encode(&buf, 0..buf.len()).unwrap();
+    assert_equal(&buf, &decoded(&bytes).unwrap());
+    let shapes = shapes::Plan::new(&buf, 0..buf.len()).unwrap();
+    let mut out = Vec::new();
+    shapes.put(&mut out).unwrap();
+    assert_eq!(out[0], 80, "each look is one shape");
 }
 
 #[test]
