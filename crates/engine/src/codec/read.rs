@@ -15,8 +15,8 @@ use crate::limits::{Budget, Limits, within};
 use crate::ops::{OpBuf, Origin, Sym, kind};
 
 /// Appends all operations of a blob and returns which they are; on an error nothing stays appended (names stay
-/// interned). Errors: [`Error::Malformed`], [`Error::TooLarge`], [`Error::Unsupported`], [`Error::NulCharacter`],
-/// [`Error::DuplicateColumn`], [`Error::ClockRange`], [`Error::OutOfMemory`].
+/// interned). Errors: [`crate::Error::Malformed`], [`crate::Error::TooLarge`], [`crate::Error::Unsupported`], [`crate::Error::NulCharacter`],
+/// [`crate::Error::DuplicateColumn`], [`crate::Error::ClockRange`], [`crate::Error::OutOfMemory`].
 pub fn decode(bytes: &[u8], limits: &Limits, into: &mut OpBuf) -> Result<Range<usize>> {
     within("bytes of a request", bytes.len(), limits.request_bytes)?;
     decode_within(bytes, &mut Budget::new(limits), into)

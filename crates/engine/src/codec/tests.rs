@@ -167,7 +167,7 @@ fn decoded(bytes: &[u8]) -> Result<OpBuf> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn round_trip(ops in ops()) {
