@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 
+use crdt_engine::id::EventId;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -153,6 +154,27 @@ fn note(doc: i64, slot: Option<Slot>, lamport: u64, events: u64, heads: &[Head],
         }
         let covered = &written.covered;
         written.heads.retain(|h| !covered.iter().any(|(p, c)| *p == h.peer && *c >= h.counter));
+    });
+}
+
+/// The next event of this transaction's own: its id, lamport and deps. To be appended by the caller, who then says
+/// [`advance`].
+pub fn next_event(doc: i64) -> Result<(EventId, u64, Vec<EventId>)> {
+    let slot = take_slot(doc)?;
+    begin_write(doc);
+    let (slot, next, known) = read_tail(doc, slot)?;
+    let deps = visible_heads(&known).into_iter().filter(|h| h.peer != slot.peer);
+    let deps = deps.map(|h| Ok(EventId::new(catalog::peer_name(h.peer)?, h.counter))).collect::<Result<Vec<_>>>()?;
+    note(doc, Some(Slot { next: Some(next), ..slot }), 0, 0, &[], &[]);
+    Ok((EventId::new(catalog::peer_name(slot.peer)?, next), known.max_lamport.max(own_lamport(doc)) + 1, deps))
+}
+
+/// Events of our own up to `next` have been appended.
+pub fn advance(doc: i64, next: u64) {
+    TRANSACTION.with_borrow_mut(|t| {
+        if let Some(slot) = t.docs.get_mut(&doc).and_then(|w| w.slot.as_mut()) {
+            slot.next = Some(next);
+        }
     });
 }
 

@@ -30,7 +30,9 @@ mod generic;
 mod ingest;
 mod materialize;
 mod pg;
+mod push;
 mod store;
+mod sync;
 mod track;
 
 ::pgrx::pg_module_magic!();

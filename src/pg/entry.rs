@@ -13,7 +13,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::error::{Error, Result, SqlState};
+use crate::error::{Error, Result};
 
 // Declared here and not taken from pgrx: its wrappers catch errors, and these are to let one go.
 unsafe extern "C-unwind" {

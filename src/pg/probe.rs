@@ -22,7 +22,7 @@ fn leaves(table: Oid) -> Vec<Oid> {
         if pg_sys::get_rel_relkind(table) as u8 != b'p' {
             return vec![table];
         }
-        let list = pg_sys::find_all_inheritors(table, pg_sys::AccessShareLock as i32, std::ptr::null_mut());
+        let list = super::unbound::inheritors(table);
         let all = (0..(*list).length).map(|i| pg_sys::list_nth_oid(list, i));
         all.filter(|oid| pg_sys::get_rel_relkind(*oid) as u8 == b'r').collect()
     }

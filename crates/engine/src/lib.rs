@@ -38,7 +38,6 @@ pub mod replica;
 mod scan;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
-mod scan;
 pub mod value;
 pub mod wire;
 
