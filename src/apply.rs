@@ -157,8 +157,7 @@ impl KeyArrays {
 
     /// `unnest(...) WITH ORDINALITY AS k(k0, ..., i)`, its first parameter being `$first`.
     pub fn from(&self, first: usize) -> String {
-        let (arrays, names) = (self.arrays(first).join(", "), self.names().join(", "));
-        format!("pg_catalog.unnest({arrays}) WITH ORDINALITY AS k({names}, i)")
+        format!("{} WITH ORDINALITY AS k({}, i)", rows_from(&self.arrays(first)), self.names().join(", "))
     }
 
     /// The key columns' values, cast to their types.
@@ -177,6 +176,12 @@ impl KeyArrays {
     pub fn order(&self, alias: &str) -> String {
         self.columns.iter().map(|(name, _)| format!("{alias}.{}", quote(name))).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// `unnest` of several arrays in step. PostgreSQL takes several arguments only by the unqualified name.
+fn rows_from(arrays: &[String]) -> String {
+    let each: Vec<String> = arrays.iter().map(|a| format!("pg_catalog.unnest({a})")).collect();
+    format!("ROWS FROM ({})", each.join(", "))
 }
 
 fn cast_to(expression: &str, ty: Option<&str>) -> String {
@@ -228,7 +233,7 @@ impl Statement {
     fn from(&self) -> String {
         let mut names = self.keys.names();
         names.extend((0..self.columns.len()).map(|i| format!("c{i}")));
-        format!("pg_catalog.unnest({}) AS k({})", self.arrays.join(", "), names.join(", "))
+        format!("{} AS k({})", rows_from(&self.arrays), names.join(", "))
     }
 
     fn matches(&self) -> String {

@@ -77,7 +77,7 @@ pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
     let slot = take_slot(doc)?;
     begin_write(doc);
     let (slot, next, known) = read_tail(doc, slot)?;
-    let deps = visible_heads(&known);
+    let deps = visible_heads(doc, &known);
     let own_lamport = TRANSACTION.with_borrow(|t| t.docs.get(&doc).map_or(0, |w| w.lamport));
     let mut lamport = known.max_lamport.max(own_lamport) + 1;
     let mut counter = next;
@@ -163,7 +163,7 @@ pub fn next_event(doc: i64) -> Result<(EventId, u64, Vec<EventId>)> {
     let slot = take_slot(doc)?;
     begin_write(doc);
     let (slot, next, known) = read_tail(doc, slot)?;
-    let deps = visible_heads(&known).into_iter().filter(|h| h.peer != slot.peer);
+    let deps = visible_heads(doc, &known).into_iter().filter(|h| h.peer != slot.peer);
     let deps = deps.map(|h| Ok(EventId::new(catalog::peer_name(h.peer)?, h.counter))).collect::<Result<Vec<_>>>()?;
     note(doc, Some(Slot { next: Some(next), ..slot }), 0, 0, &[], &[]);
     Ok((EventId::new(catalog::peer_name(slot.peer)?, next), known.max_lamport.max(own_lamport(doc)) + 1, deps))
@@ -274,23 +274,21 @@ pub fn not_preloaded() -> Error {
         .hint("Add it: ALTER SYSTEM SET shared_preload_libraries = 'crdt_db'; then restart the server.")
 }
 
-/// The heads a write is made on top of: those its snapshot sees.
-fn visible_heads(known: &Known) -> Vec<Head> {
-    let heads = known.heads[..known.head_count].iter();
-    if xact::repeatable_read() {
-        return heads.filter(|h| xact::snapshot_sees(h.xid)).copied().collect();
-    }
-    heads.copied().collect()
-}
-
-/// What the log shows as heads to this transaction: committed ones and, after a push, its own.
-pub fn own_heads(doc: i64) -> Vec<(Head, bool)> {
+/// The heads a write is made on top of: those its snapshot sees, less what this transaction has covered already, and
+/// what it has pushed.
+fn visible_heads(doc: i64, known: &Known) -> Vec<Head> {
+    let old_snapshot = xact::repeatable_read();
+    let mut heads: Vec<Head> = known.heads[..known.head_count].to_vec();
+    heads.retain(|h| !old_snapshot || xact::snapshot_sees(h.xid));
     TRANSACTION.with_borrow(|t| {
-        t.docs.get(&doc).map_or(Vec::new(), |w| {
-            let pushed = |h: &Head| w.slot.is_none_or(|s| s.peer != h.peer);
-            w.heads.iter().map(|h| (*h, pushed(h))).collect()
-        })
-    })
+        let Some(written) = t.docs.get(&doc) else { return };
+        heads.retain(|h| {
+            !written.covered.iter().any(|(peer, counter)| *peer == h.peer && *counter >= h.counter)
+                && !written.heads.iter().any(|own| own.peer == h.peer)
+        });
+        heads.extend_from_slice(&written.heads);
+    });
+    heads
 }
 
 /// Called before the transaction commits or is prepared.

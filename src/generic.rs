@@ -56,11 +56,11 @@ pub fn write(
     }
     const STATEMENTS: [&str; 3] = [
         "INSERT INTO crdt.generic_row (doc, tbl, row_id, data) SELECT $1, k.t, k.r, k.d::jsonb \
-         FROM pg_catalog.unnest($2, $3, $4) AS k(t, r, d) \
+         FROM unnest($2, $3, $4) AS k(t, r, d) \
          ON CONFLICT (doc, tbl, row_id) DO UPDATE SET data = excluded.data",
         "UPDATE crdt.generic_row AS g SET data = g.data || k.d::jsonb \
-         FROM pg_catalog.unnest($2, $3, $4) AS k(t, r, d) WHERE g.doc = $1 AND g.tbl = k.t AND g.row_id = k.r",
-        "DELETE FROM crdt.generic_row AS g USING pg_catalog.unnest($2, $3, $4) AS k(t, r, d) \
+         FROM unnest($2, $3, $4) AS k(t, r, d) WHERE g.doc = $1 AND g.tbl = k.t AND g.row_id = k.r",
+        "DELETE FROM crdt.generic_row AS g USING unnest($2, $3, $4) AS k(t, r, d) \
          WHERE g.doc = $1 AND g.tbl = k.t AND g.row_id = k.r",
     ];
     for ((tbls, rows, data), sql) in kinds.iter().zip(STATEMENTS) {

@@ -20,8 +20,7 @@ use crate::flush;
 use crate::generic;
 use crate::ingest;
 use crate::pg::relation::Snapshot;
-use crate::pg::xact::{self, SubTransaction};
-use crate::pg::{datum, entry, probe};
+use crate::pg::{datum, entry, probe, xact};
 use crate::store::{self, RowEvents};
 
 /// Runs at the end of the log that are read before the index by row is asked instead.
@@ -100,17 +99,14 @@ impl<'b> Target<'_, 'b> {
             return Ok(None);
         }
         let changes = self.tracked_changes(&merges)?;
-        let subtransaction = SubTransaction::begin();
-        let Some(captured) = self.write(&changes, &merges)? else {
-            subtransaction.roll_back();
-            return Ok(None);
-        };
-        let quiet = quiet_since.is_some() && flush::quiet(self.doc) == quiet_since;
-        if !quiet && Competition::read(self.doc, self.rows, Some(least))?.len() != known.len() {
-            subtransaction.roll_back();
-            return Ok(None);
-        }
-        subtransaction.release();
+        let written = xact::subtransaction(|| {
+            let Some(captured) = self.write(&changes, &merges)? else { return Ok(None) };
+            let quiet = quiet_since.is_some() && flush::quiet(self.doc) == quiet_since;
+            // Somebody may have inserted and deleted one of the rows between our look and our write.
+            let moved = !quiet && Competition::read(self.doc, self.rows, Some(least))?.len() != known.len();
+            Ok((!moved).then_some(captured))
+        })?;
+        let Some(captured) = written else { return Ok(None) };
         let derived = crate::derive::derive(self.doc, self.rows, &merges, &changes, captured)?;
         let merge_ops = if want_ops { merge_ops(self.rows, &merges)? } else { Vec::new() };
         Ok(Some(Outcome { merge_ops, derived }))
@@ -257,17 +253,17 @@ impl<'b> Target<'_, 'b> {
     /// Writes all rows inside the open subtransaction. `None`: a row has appeared, start over.
     fn write(&self, changes: &[TableChange<'_>], merges: &[RowMerge<'_>]) -> Result<Option<Captured>> {
         for order in &ORDERS {
-            let inner = SubTransaction::begin();
-            match entry::catch(|| capture::observe(|| apply::write(changes, order))) {
-                Ok(result) => {
-                    let ((), captured) = result?;
-                    inner.release();
-                    generic::write(self.doc, self.rows.keys(), merges, |tbl| {
-                        matches!(self.places[tbl], Place::Generic)
-                    })?;
-                    return Ok(Some(captured));
-                }
-                Err(caught) if caught.is_constraint_violation() => inner.roll_back(),
+            let tried = entry::catch(|| {
+                xact::subtransaction(|| {
+                    let ((), captured) = capture::observe(|| apply::write(changes, order))?;
+                    let generic = |tbl: &str| matches!(self.places[tbl], Place::Generic);
+                    generic::write(self.doc, self.rows.keys(), merges, generic)?;
+                    Ok(Some(captured))
+                })
+            });
+            match tried {
+                Ok(done) => return done,
+                Err(caught) if caught.is_constraint_violation() => {}
                 Err(caught) => caught.resume(),
             }
         }

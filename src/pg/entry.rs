@@ -73,8 +73,7 @@ pub fn entry<R>(body: impl FnOnce() -> Result<R>) -> R {
     }
 }
 
-/// Runs `body`, which may raise an error of PostgreSQL. The caller has opened a subtransaction, which is to be rolled
-/// back when the error is not resumed.
+/// Runs `body`, which may raise an error of PostgreSQL. Unless the error is resumed, `body` must be a subtransaction.
 pub fn catch<R>(body: impl FnOnce() -> Result<R>) -> std::result::Result<Result<R>, Caught> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(r) => Ok(r),
