@@ -21,6 +21,13 @@ impl EventId {
     }
 }
 
+impl std::fmt::Display for EventId {
+    /// As JSON: `["peer",12]`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[{:?},{}]", self.peer, self.counter)
+    }
+}
+
 /// `(lamport, peer, counter)`: compared as number, bytes, number. Greater wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Dot<'a> {

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`id`] | names of events, the order of stamps |
 //! | [`value`] | the values of cells |
+//! | [`limits`] | how much one request may hold |
 //! | [`ops`] | operations in memory: one flat, truncatable buffer |
 //! | `codec` | operations as bytes: columnar, dictionary and run-length encoded |
 //! | `wire` | requests and answers as JSON and as binary, behind limits |
@@ -18,12 +19,29 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod admit;
+mod alloc;
+pub mod codec;
 pub mod error;
+pub mod graph;
 pub mod id;
+pub mod limits;
+pub mod merge;
+pub mod oplog;
 pub mod ops;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
+#[cfg(not(feature = "planted-bugs"))]
+mod planted;
+pub mod replica;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
+mod scan;
 pub mod value;
+pub mod wire;
 
 pub use error::{Error, Result};
 pub use id::{EventId, Stamp};
+pub use limits::Limits;
 pub use ops::{OpBuf, OpRef, Origin};
 pub use value::ValueRef;

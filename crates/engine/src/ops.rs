@@ -7,11 +7,12 @@ use std::ops::Range;
 
 use rustc_hash::FxHashMap;
 
+use crate::alloc;
 use crate::error::{Error, Result};
 use crate::id::EventId;
 use crate::value::ValueRef;
 
-/// Operation kinds that never carry a row operation, by their registered number (see `docs/format.md`).
+/// Kinds of operations by their registered number (see `docs/format.md`).
 pub mod kind {
     /// Counters that stand for nothing.
     pub const SKIP: u64 = 0;
@@ -29,6 +30,18 @@ pub mod kind {
     pub const PATH: u64 = 6;
     /// Reserved: character-level text.
     pub const TEXT: u64 = 7;
+
+    const NAMES: [&str; 8] = ["skip", "insert", "update", "delete", "void", "add", "path", "text"];
+
+    /// The `type` of a kind in JSON, if it is registered.
+    pub fn name(kind: u64) -> Option<&'static str> {
+        NAMES.get(usize::try_from(kind).ok()?).copied()
+    }
+
+    /// The kind a `type` in JSON stands for.
+    pub fn number(name: &str) -> Option<u64> {
+        NAMES.iter().position(|n| *n == name).map(|n| n as u64)
+    }
 }
 
 /// An interned table or column name of one [`OpBuf`].
@@ -145,13 +158,13 @@ impl<'a> Cells<'a> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Span {
+pub(crate) struct Span {
     from: u32,
     to: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Stored {
+pub(crate) enum Stored {
     Null,
     Bool(bool),
     Int(i64),
@@ -161,44 +174,51 @@ enum Stored {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Cell {
-    col: Sym,
-    value: Stored,
+pub(crate) struct Cell {
+    pub col: Sym,
+    pub value: Stored,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     Insert,
     Update { origin: OriginSlot },
     Delete,
     Opaque { kind: u64, span: u64 },
 }
 
-#[derive(Clone, Copy, Debug)]
-enum OriginSlot {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OriginSlot {
     Explicit,
     Rewrite(u32),
     Default(Option<u32>),
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Op {
-    kind: Kind,
-    tbl: Sym,
+pub(crate) struct Op {
+    pub kind: Kind,
+    pub tbl: Sym,
     /// Row id in `text`; the payload in `bytes` when opaque.
-    row: Span,
+    pub row: Span,
     cells_from: u32,
     cells_to: u32,
 }
 
-/// A place in an [`OpBuf`] to truncate back to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A place in an [`OpBuf`] to truncate back to; the default is the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     ops: usize,
     cells: usize,
     text: usize,
     bytes: usize,
     refs: usize,
+}
+
+impl Mark {
+    /// How many operations lie before it.
+    pub fn ops(&self) -> usize {
+        self.ops
+    }
 }
 
 /// Operations in the order they were made.
@@ -231,18 +251,37 @@ impl OpBuf {
 
     /// Bytes of memory the operations take, roughly: what a budget is compared with.
     pub fn memory(&self) -> usize {
-        self.text.len() + self.bytes.len() + self.ops.len() * size_of::<Op>() + self.cells.len() * size_of::<Cell>()
+        self.memory_since(Mark::default())
     }
 
-    /// The symbol of a name, interned at need.
+    /// The same for what was appended after `mark`.
+    pub fn memory_since(&self, mark: Mark) -> usize {
+        let ops = (self.ops.len() - mark.ops) * size_of::<Op>();
+        let cells = (self.cells.len() - mark.cells) * size_of::<Cell>();
+        self.text.len() - mark.text + self.bytes.len() - mark.bytes + ops + cells
+    }
+
+    /// The symbol of a name, interned at need. For names from the catalog; [`OpBuf::intern`] is for names from outside.
     pub fn sym(&mut self, name: &str) -> Sym {
+        self.intern(name).expect("memory for a name")
+    }
+
+    /// The symbol of a name, interned at need. Errors: [`Error::OutOfMemory`], [`Error::TooLarge`] past 2^32 names.
+    pub fn intern(&mut self, name: &str) -> Result<Sym> {
         if let Some(&s) = self.syms.get(name) {
-            return s;
+            return Ok(s);
         }
-        let s = Sym(u32::try_from(self.names.len()).expect("fewer than 2^32 names"));
-        self.names.push(name.into());
-        self.syms.insert(name.into(), s);
-        s
+        let s = Sym(offset(self.names.len())?);
+        let key = alloc::string(name)?.into_boxed_str();
+        self.syms.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes: size_of::<(Box<str>, Sym)>() })?;
+        alloc::push(&mut self.names, alloc::string(name)?.into_boxed_str())?;
+        self.syms.insert(key, s);
+        Ok(s)
+    }
+
+    /// How many different names have been interned.
+    pub fn names(&self) -> usize {
+        self.names.len()
     }
 
     /// The name behind a symbol of this buffer.
@@ -258,7 +297,7 @@ impl OpBuf {
     /// Adds a cell to the insert appended last.
     pub fn cell(&mut self, col: Sym, value: ValueRef<'_>) -> Result<()> {
         let value = self.store(value)?;
-        self.cells.push(Cell { col, value });
+        alloc::push(&mut self.cells, Cell { col, value })?;
         let op = self.ops.last_mut().expect("a cell follows its insert");
         debug_assert!(matches!(op.kind, Kind::Insert));
         op.cells_to += 1;
@@ -269,12 +308,18 @@ impl OpBuf {
     pub fn update(&mut self, tbl: Sym, row: &str, col: Sym, value: ValueRef<'_>, origin: Origin<'_>) -> Result<()> {
         let origin = match origin {
             Origin::Explicit => OriginSlot::Explicit,
-            Origin::Rewrite(root) => OriginSlot::Rewrite(self.reference(root)),
-            Origin::Default(since) => OriginSlot::Default(since.map(|d| self.reference(d))),
+            Origin::Rewrite(root) => OriginSlot::Rewrite(self.reference(root)?),
+            Origin::Default(None) => OriginSlot::Default(None),
+            Origin::Default(Some(since)) => OriginSlot::Default(Some(self.reference(since)?)),
         };
+        let before = self.mark();
         self.op(Kind::Update { origin }, tbl, row)?;
-        let value = self.store(value)?;
-        self.cells.push(Cell { col, value });
+        // An update has exactly one cell, also when memory for it runs out half way.
+        let cell = self.store(value).and_then(|value| alloc::push(&mut self.cells, Cell { col, value }));
+        if let Err(e) = cell {
+            self.truncate(before);
+            return Err(e);
+        }
         self.ops.last_mut().expect("just pushed").cells_to += 1;
         Ok(())
     }
@@ -287,31 +332,31 @@ impl OpBuf {
     /// Appends an operation that is kept but not applied; it takes `span` counters.
     pub fn opaque(&mut self, kind: u64, span: u64, payload: &[u8]) -> Result<()> {
         let from = offset(self.bytes.len())?;
-        self.bytes.extend_from_slice(payload);
+        alloc::extend(&mut self.bytes, payload)?;
         let row = Span { from, to: offset(self.bytes.len())? };
         let cells = offset(self.cells.len())?;
-        self.ops.push(Op { kind: Kind::Opaque { kind, span }, tbl: Sym(0), row, cells_from: cells, cells_to: cells });
-        Ok(())
+        let kind = Kind::Opaque { kind, span };
+        alloc::push(&mut self.ops, Op { kind, tbl: Sym(0), row, cells_from: cells, cells_to: cells })
     }
 
     /// Appends a copy of an operation of any buffer.
     pub fn push(&mut self, op: OpRef<'_>) -> Result<()> {
         match op {
             OpRef::Insert { tbl, row, cells } => {
-                let tbl = self.sym(tbl);
+                let tbl = self.intern(tbl)?;
                 self.insert(tbl, row)?;
                 for (col, value) in cells.iter() {
-                    let col = self.sym(col);
+                    let col = self.intern(col)?;
                     self.cell(col, value)?;
                 }
                 Ok(())
             }
             OpRef::Update { tbl, row, col, value, origin } => {
-                let (tbl, col) = (self.sym(tbl), self.sym(col));
+                let (tbl, col) = (self.intern(tbl)?, self.intern(col)?);
                 self.update(tbl, row, col, value, origin)
             }
             OpRef::Delete { tbl, row } => {
-                let tbl = self.sym(tbl);
+                let tbl = self.intern(tbl)?;
                 self.delete(tbl, row)
             }
             OpRef::Opaque { kind, span, payload } => self.opaque(kind, span, payload),
@@ -321,7 +366,7 @@ impl OpBuf {
     /// The operation at `index`.
     pub fn get(&self, index: usize) -> OpRef<'_> {
         let op = &self.ops[index];
-        let text = |s: Span| &self.text[s.from as usize..s.to as usize];
+        let text = |s: Span| self.text(s);
         match op.kind {
             Kind::Insert => OpRef::Insert {
                 tbl: self.name(op.tbl),
@@ -392,19 +437,19 @@ impl OpBuf {
     fn op(&mut self, kind: Kind, tbl: Sym, row: &str) -> Result<()> {
         let row = self.span(row)?;
         let cells = offset(self.cells.len())?;
-        self.ops.push(Op { kind, tbl, row, cells_from: cells, cells_to: cells });
-        Ok(())
+        alloc::push(&mut self.ops, Op { kind, tbl, row, cells_from: cells, cells_to: cells })
     }
 
-    fn reference(&mut self, event: &EventRef) -> u32 {
-        self.refs.push(event.clone());
-        u32::try_from(self.refs.len() - 1).expect("fewer than 2^32 derived updates")
+    fn reference(&mut self, event: &EventRef) -> Result<u32> {
+        let at = offset(self.refs.len())?;
+        let id = EventId { peer: alloc::string(&event.id.peer)?, counter: event.id.counter };
+        alloc::push(&mut self.refs, EventRef { id, lamport: event.lamport })?;
+        Ok(at)
     }
 
     fn span(&mut self, text: &str) -> Result<Span> {
         let from = offset(self.text.len())?;
-        self.text.try_reserve(text.len()).map_err(|_| Error::OutOfMemory { bytes: text.len() })?;
-        self.text.push_str(text);
+        alloc::push_str(&mut self.text, text)?;
         Ok(Span { from, to: offset(self.text.len())? })
     }
 
@@ -419,8 +464,24 @@ impl OpBuf {
         })
     }
 
+    pub(crate) fn stored_op(&self, index: usize) -> &Op {
+        &self.ops[index]
+    }
+
+    pub(crate) fn stored_cells(&self, op: &Op) -> &[Cell] {
+        &self.cells[op.cells_from as usize..op.cells_to as usize]
+    }
+
+    pub(crate) fn stored_ref(&self, at: u32) -> &EventRef {
+        &self.refs[at as usize]
+    }
+
+    pub(crate) fn text(&self, s: Span) -> &str {
+        &self.text[s.from as usize..s.to as usize]
+    }
+
     fn value(&self, stored: Stored) -> ValueRef<'_> {
-        let text = |s: Span| &self.text[s.from as usize..s.to as usize];
+        let text = |s: Span| self.text(s);
         match stored {
             Stored::Null => ValueRef::Null,
             Stored::Bool(b) => ValueRef::Bool(b),

@@ -1,0 +1,123 @@
+//! Time: lamports above those of parents and roots, and not too far ahead.
+
+use rustc_hash::FxHashMap;
+
+use super::parts::{Layout, Place};
+use super::{Admitted, Clock, Known, event_id, named};
+use crate::error::{Error, Result};
+use crate::id::EventId;
+use crate::oplog::Batch;
+use crate::ops::{OpRef, Origin};
+
+/// Lamports of every event that the batch's new events name.
+pub(super) struct Lamports<'l, 'b> {
+    layout: &'l Layout<'b>,
+    logged: FxHashMap<EventId, u64>,
+}
+
+impl<'l, 'b> Lamports<'l, 'b> {
+    /// Asks the log, once, for what the batch does not tell itself.
+    pub fn ask(batch: &Batch, layout: &'l Layout<'b>, admitted: &Admitted, log: &mut impl Known) -> Result<Self> {
+        let mut wanted: Vec<EventId> = vec![];
+        for part in &admitted.new {
+            let run = &batch.runs[part.run];
+            wanted.extend(previous(batch, part));
+            if part.at_head {
+                wanted.extend_from_slice(&run.deps);
+            }
+            let ops = batch.ops.range(part.ops.clone());
+            wanted.extend(ops.filter_map(|op| named(&op).map(|root| root.id.clone())));
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.retain(|id| matches!(layout.place(admitted, id), Place::Elsewhere));
+        let found = log.lamports(&wanted)?;
+        let logged = wanted.into_iter().zip(found).filter_map(|(id, lamport)| Some((id, lamport?))).collect();
+        Ok(Lamports { layout, logged })
+    }
+
+    fn get(&self, admitted: &Admitted, id: &EventId) -> Option<u64> {
+        match self.layout.place(admitted, id) {
+            Place::New(lamport) => Some(lamport),
+            Place::Elsewhere => self.logged.get(id).copied(),
+        }
+    }
+}
+
+/// The peer's event before a part.
+fn previous(batch: &Batch, part: &super::Part) -> Option<EventId> {
+    part.counters.start.checked_sub(1).map(|counter| event_id(batch, part.run, counter))
+}
+
+/// Every new event is later than what it was made on top of.
+pub(super) fn check_parents(batch: &Batch, admitted: &Admitted, lamports: &Lamports<'_, '_>) -> Result<()> {
+    for part in &admitted.new {
+        let run = &batch.runs[part.run];
+        let event = || event_id(batch, part.run, part.counters.start);
+        let deps = if part.at_head { run.deps.as_slice() } else { &[] };
+        for parent in deps.iter().chain(previous(batch, part).as_ref()) {
+            if parent.peer == run.peer && parent.counter >= part.counters.start {
+                return Err(Error::SelfDep { event: event(), dep: parent.clone() });
+            }
+            let Some(parent_lamport) = lamports.get(admitted, parent) else {
+                return Err(Error::UnknownDep { event: event(), dep: parent.clone() });
+            };
+            if parent_lamport >= part.lamport {
+                let (event, lamport, parent) = (event(), part.lamport, parent.clone());
+                return Err(Error::LamportOrder { event, lamport, parent, parent_lamport });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No new event is further ahead than an honest clock.
+pub(super) fn check_bound(batch: &Batch, admitted: &mut Admitted, clock: Clock) -> Result<()> {
+    let bound = clock.bound(admitted.accepted);
+    for part in &admitted.new {
+        let lamport = part.lamport + (part.counters.end - part.counters.start - 1);
+        if lamport > bound {
+            let event = event_id(batch, part.run, part.counters.end - 1);
+            return Err(Error::LamportBound { event, lamport, bound });
+        }
+        admitted.greatest_lamport = admitted.greatest_lamport.max(lamport);
+    }
+    Ok(())
+}
+
+/// The lamports of the events that derived updates name, by operation, in rising order; and L.
+pub(super) fn find_roots(
+    batch: &Batch,
+    admitted: &mut Admitted,
+    lamports: &Lamports<'_, '_>,
+) -> Result<Vec<(usize, u64)>> {
+    let mut roots = vec![];
+    let mut least = u64::MAX;
+    for part in &admitted.new {
+        let (mut counter, mut lamport) = (part.counters.start, part.lamport);
+        for at in part.ops.clone() {
+            let op = batch.ops.get(at);
+            let mut effective = lamport;
+            if let Some(root) = named(&op) {
+                let event = || event_id(batch, part.run, counter);
+                let Some(found) = lamports.get(admitted, &root.id) else {
+                    return Err(Error::UnknownRoot { event: event(), root: root.id.clone() });
+                };
+                if found >= lamport || root.lamport.is_some_and(|said| said != found) {
+                    let root = root.id.clone();
+                    return Err(Error::RootOrder { event: event(), lamport, root, root_lamport: found });
+                }
+                if matches!(op, OpRef::Update { origin: Origin::Rewrite(_), .. }) {
+                    effective = found;
+                }
+                roots.push((at, found));
+            }
+            least = least.min(effective);
+            counter += op.span();
+            lamport += op.span();
+        }
+    }
+    admitted.least_effective = least;
+    roots.sort_unstable();
+    Ok(roots)
+}

@@ -1,0 +1,131 @@
+use std::collections::BTreeMap;
+
+use super::oracle::{RandomRow, Shown, replay_row_slowly};
+use super::*;
+use crate::testkit::Rng;
+
+fn shown<'a>(view: &RowView<'a>) -> Shown<'a> {
+    view.exists().then(|| view.cells.iter().map(|c| (c.col, (c.value, c.dot()))).collect())
+}
+
+/// What the table shows after a patch.
+fn patched<'a>(before: Shown<'a>, patch: &Patch<'a>) -> Shown<'a> {
+    let cells = || patch.cells().iter().map(|c| (c.col, (c.value, c.dot())));
+    match patch {
+        Patch::None => before,
+        Patch::Insert(_) => {
+            assert!(before.is_none(), "insert of a row that is there");
+            Some(cells().collect())
+        }
+        Patch::Reset(_) => {
+            assert!(before.is_some(), "reset of a row that is not there");
+            Some(cells().collect())
+        }
+        Patch::Update(_) => {
+            let mut row: BTreeMap<_, _> = before.expect("update of a row that is not there");
+            for (col, cell) in cells() {
+                assert_ne!(row.insert(col, cell), Some(cell), "an update that changes nothing");
+            }
+            Some(row)
+        }
+        Patch::Delete => {
+            assert!(before.is_some(), "delete of a row that is not there");
+            None
+        }
+    }
+}
+
+/// One random row, split at random in a log and a batch: the window, the history and a replay must agree.
+fn check_one(seed: u64) -> (usize, usize) {
+    let mut rng = Rng::new(seed);
+    let n = 1 + rng.below(9);
+    let row = RandomRow::new(&mut rng, n);
+    let mut events = row.events();
+    rng.shuffle(&mut events);
+    let batch_len = 1 + rng.below(events.len());
+    let (batch, log) = events.split_at(batch_len);
+    let least = batch.iter().map(Candidate::effective_lamport).min().unwrap();
+    let window: Vec<_> = log.iter().filter(|c| c.effective_lamport() >= least).copied().collect();
+
+    let before = shown(&replay_row(log.iter().copied()));
+    let after = shown(&replay_row(events.iter().copied()));
+    assert_eq!(before, replay_row_slowly(log), "replay of the log");
+    assert_eq!(after, replay_row_slowly(&events), "replay of everything");
+
+    let full = merge_row_with_history(before.is_some(), log, batch);
+    assert_eq!(patched(before.clone(), &full.patch), after, "with history");
+    check_roots(&full, &events, &after);
+    match merge_row(before.is_some(), &window, batch) {
+        Merged::NeedsHistory => (1, 1),
+        Merged::Row(merge) => {
+            assert_eq!(patched(before.clone(), &merge.patch), after, "by the window: {:?}", merge.patch);
+            check_roots(&merge, &events, &after);
+            if let LastDelete::Known(d) = merge.last_delete {
+                assert_eq!(d, replay_row(events.iter().copied()).last_delete);
+            }
+            (1, 0)
+        }
+    }
+}
+
+/// A rewrite made from `root_for` is what its cell shows afterwards.
+fn check_roots(merge: &RowMerge<'_>, events: &[Candidate<'_>], after: &Shown<'_>) {
+    if merge.patch.is_none() || after.is_none() {
+        return;
+    }
+    for col in ["x", "y", "z", "new"] {
+        let root = merge.root_for(col).expect("a patch has a cause");
+        let root =
+            crate::ops::EventRef { id: crate::EventId::new(root.peer, root.counter), lamport: Some(root.lamport) };
+        let mut ops = crate::OpBuf::new();
+        let (t, c) = (ops.sym("t"), ops.sym(col));
+        ops.update(t, "r", c, ValueRef::Text("rewritten"), Origin::Rewrite(&root)).unwrap();
+        let rewrite = Candidate { op: ops.get(0), dot: Dot { lamport: 1000, peer: "hub", counter: 0 } };
+        let with: Vec<_> = events.iter().copied().chain([rewrite]).collect();
+        let view = replay_row(with);
+        assert_eq!(view.cell(col).map(|c| c.value), Some(ValueRef::Text("rewritten")), "rewrite of {col}");
+    }
+}
+
+#[test]
+fn window_history_and_replay_agree() {
+    let (mut all, mut asked) = (0, 0);
+    for seed in 0..300_000 {
+        let result = std::panic::catch_unwind(|| check_one(seed));
+        let (n, h) = result.unwrap_or_else(|_| panic!("seed {seed}"));
+        all += n;
+        asked += h;
+    }
+    println!("{all} merges, {asked} asked for the history");
+}
+
+/// `cargo test --release -p crdt_engine merge_speed -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn merge_speed() {
+    let mut ops = crate::OpBuf::new();
+    let t = ops.sym("t");
+    let cols: Vec<_> = ["a", "b", "c", "d"].iter().map(|c| ops.sym(c)).collect();
+    const ROWS: usize = 25_000;
+    for row in 0..ROWS {
+        ops.insert(t, &row.to_string()).unwrap();
+        for &col in &cols {
+            ops.cell(col, ValueRef::Int(1)).unwrap();
+        }
+    }
+    for row in 0..ROWS * 4 {
+        ops.update(t, &(row / 4).to_string(), cols[row % 4], ValueRef::Int(2), Origin::Explicit).unwrap();
+    }
+    let candidate = |i| Candidate { op: ops.get(i), dot: Dot { lamport: i as u64, peer: "p", counter: i as u64 } };
+    let events: Vec<_> = (0..ops.len()).map(candidate).collect();
+    let time = |what: &str, size: usize, exists: bool, events: &[Candidate<'_>]| {
+        let start = std::time::Instant::now();
+        for batch in events.chunks(size) {
+            let merged = merge_row(exists, &[], batch);
+            assert!(matches!(&merged, Merged::Row(row) if row.patch.cells().len() == 4));
+        }
+        println!("{what}: {:?} a row", start.elapsed() / ROWS as u32);
+    };
+    time("insert of 4 cells", 1, false, &events[..ROWS]);
+    time("update of 4 cells", 4, true, &events[ROWS..]);
+}

@@ -1,0 +1,135 @@
+//! What merging asks of a log, wherever it is kept.
+
+use rustc_hash::FxHashMap;
+
+use super::Oplog;
+use crate::error::Result;
+use crate::id::Dot;
+use crate::merge::Candidate;
+use crate::ops::OpBuf;
+use crate::planted::{self, Bug};
+
+/// The seam to history. In memory it is an [`Oplog`]; in the database, the log table.
+pub trait History {
+    /// Adds to `found` the events on `rows` whose effective lamport is at least `least` (0: all of them). More than
+    /// asked for does no harm as long as it is complete from some lamport on; an event must not be given twice.
+    fn events_on(&mut self, rows: &[(&str, &str)], least: u64, found: &mut Found) -> Result<()>;
+}
+
+impl History for &Oplog {
+    fn events_on(&mut self, rows: &[(&str, &str)], least: u64, found: &mut Found) -> Result<()> {
+        let least = if planted::is(Bug::WindowOffByOne) && least > 0 { least + 1 } else { least };
+        for (index, (tbl, row)) in rows.iter().enumerate() {
+            let list = self.row_list(tbl, row);
+            let from = list.partition_point(|&at| self.candidate(at as usize).effective_lamport() < least);
+            for &at in &list[from..] {
+                found.push(index, self.candidate(at as usize))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Events that a log found on rows, copied out, so that they outlive the search.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    ops: OpBuf,
+    /// Row (as an index of those asked for), lamport, peer, counter.
+    events: Vec<(u32, u64, u32, u64)>,
+    peers: Vec<Box<str>>,
+    index: FxHashMap<Box<str>, u32>,
+}
+
+impl Found {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an event on the row of this index.
+    pub fn push(&mut self, row: usize, event: Candidate<'_>) -> Result<()> {
+        self.ops.push(event.op)?;
+        let peer = match self.index.get(event.dot.peer) {
+            Some(&peer) => peer,
+            None => {
+                let peer = self.peers.len() as u32;
+                self.peers.push(event.dot.peer.into());
+                self.index.insert(event.dot.peer.into(), peer);
+                peer
+            }
+        };
+        self.events.push((row as u32, event.dot.lamport, peer, event.dot.counter));
+        Ok(())
+    }
+
+    /// How many events.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// The events with the index of their row, in the order they were found.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (usize, Candidate<'_>)> {
+        self.events.iter().enumerate().map(|(at, &(row, lamport, peer, counter))| {
+            let dot = Dot { lamport, peer: &self.peers[peer as usize], counter };
+            (row as usize, Candidate { op: self.ops.get(at), dot })
+        })
+    }
+}
+
+/// Events by row: the shape in which rows are merged.
+#[derive(Clone, Debug, Default)]
+pub struct Rows<'a> {
+    keys: Vec<(&'a str, &'a str)>,
+    /// Events, those of one row in a row.
+    events: Vec<Candidate<'a>>,
+    /// Where each row's events begin, and the end.
+    bounds: Vec<usize>,
+}
+
+impl<'a> Rows<'a> {
+    /// Groups events by the row they are about. Rows come in the order of their first event, a row's events in the order
+    /// given. What is not about a row is left out.
+    pub fn group(events: impl IntoIterator<Item = Candidate<'a>>) -> Self {
+        let mut index: FxHashMap<(&str, &str), usize> = FxHashMap::default();
+        let mut keys = vec![];
+        let tagged = events.into_iter().filter_map(|event| {
+            let key = event.op.row_key()?;
+            let row = *index.entry(key).or_insert_with(|| {
+                keys.push(key);
+                keys.len() - 1
+            });
+            Some((row, event))
+        });
+        let tagged: Vec<_> = tagged.collect();
+        let (events, bounds) = by_row(tagged, keys.len());
+        Rows { keys, events, bounds }
+    }
+
+    /// The rows, as table and row id.
+    pub fn keys(&self) -> &[(&'a str, &'a str)] {
+        &self.keys
+    }
+
+    /// The events on the row of this index.
+    pub fn events(&self, row: usize) -> &[Candidate<'a>] {
+        &self.events[self.bounds[row]..self.bounds[row + 1]]
+    }
+
+    /// What was found on the rows of `keys`, by the same indices.
+    pub fn found(keys: &[(&'a str, &'a str)], found: &'a Found) -> Self {
+        let (events, bounds) = by_row(found.iter().collect(), keys.len());
+        Rows { keys: keys.to_vec(), events, bounds }
+    }
+}
+
+/// Brings events tagged with their row together.
+fn by_row(mut tagged: Vec<(usize, Candidate<'_>)>, rows: usize) -> (Vec<Candidate<'_>>, Vec<usize>) {
+    tagged.sort_by_key(|(row, _)| *row);
+    let bounds = (0..=rows).map(|row| tagged.partition_point(|(r, _)| *r < row)).collect();
+    (tagged.into_iter().map(|(_, event)| event).collect(), bounds)
+}

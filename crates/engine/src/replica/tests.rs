@@ -1,0 +1,86 @@
+use super::*;
+
+fn text(row: Option<&Row>) -> String {
+    let Some(row) = row else { return "-".into() };
+    let cells: Vec<String> = row.iter().map(|(col, value)| format!("{col}={:?}", value.view())).collect();
+    cells.join(" ")
+}
+
+#[test]
+fn writes_travel_and_meet() {
+    let (mut a, mut b) = (Replica::new("a"), Replica::new("b"));
+    a.insert("t", "1", &[("x", ValueRef::Int(1)), ("y", ValueRef::Null)]).unwrap();
+    let applied = b.pull_in(a.pull(&b.versions(), 100).unwrap().batch).unwrap();
+    assert_eq!((applied.accepted, applied.changes.len()), (1, 1));
+    a.update("t", "1", "x", ValueRef::Int(2)).unwrap();
+    b.update("t", "1", "y", ValueRef::Text("b")).unwrap();
+    b.update("t", "1", "x", ValueRef::Int(3)).unwrap();
+    let (from_a, from_b) = (a.pull(&b.versions(), 9).unwrap(), b.pull(&a.versions(), 9).unwrap());
+    a.pull_in(from_b.batch.clone()).unwrap();
+    assert_eq!(b.pull_in(from_a.batch).unwrap().changes, [], "b's x is newer");
+    assert_eq!(text(a.row("t", "1")), "x=Int(3) y=Text(\"b\")");
+    assert_eq!(a.tables(), b.tables());
+    let again = a.pull_in(from_b.batch).unwrap();
+    assert_eq!((again.accepted, again.duplicate), (0, 2));
+    a.delete("t", "1").unwrap();
+    assert_eq!(text(a.row("t", "1")), "-");
+    a.check();
+    b.check();
+}
+
+/// A hub whose table fills in `d` and counts writes in `n`.
+struct Counting;
+
+impl Hooks for Counting {
+    fn defaults(&self, _: &str) -> Vec<(&'static str, Value)> {
+        vec![("d", Value::Int(7))]
+    }
+
+    fn rewrites(&self, _: &str, old: Option<&Row>, _: &Row) -> Vec<(&'static str, Value)> {
+        let count = match old.and_then(|row| row.get("n")) {
+            Some(Value::Int(n)) => n + 1,
+            _ => 0,
+        };
+        vec![("n", Value::Int(count))]
+    }
+}
+
+#[test]
+fn the_hub_writes_down_what_its_table_did() {
+    let mut hub = Replica::with_hooks("hub", Counting);
+    let mut a = Replica::new("a");
+    a.insert("t", "1", &[("x", ValueRef::Int(1))]).unwrap();
+    a.update("t", "1", "d", ValueRef::Int(8)).unwrap();
+    let all = a.pull(&hub.versions(), 99).unwrap().batch;
+    hub.apply(first_op(&all)).unwrap();
+    assert_eq!(text(hub.row("t", "1")), "d=Int(7) n=Int(0) x=Int(1)");
+    hub.apply(all).unwrap();
+    assert_eq!(text(hub.row("t", "1")), "d=Int(8) n=Int(1) x=Int(1)", "the author's write was before the default's");
+    a.pull_in(hub.pull(&a.versions(), 99).unwrap().batch).unwrap();
+    assert_eq!(a.tables(), hub.tables());
+    hub.check();
+    a.check();
+}
+
+fn first_op(batch: &Batch) -> Batch {
+    let mut first = batch.clone();
+    first.runs.truncate(1);
+    first.runs[0].ops.end = first.runs[0].ops.start + 1;
+    first
+}
+
+#[test]
+fn a_clone_that_goes_on_by_itself_is_refused() {
+    let (mut hub, mut a) = (Replica::new("hub"), Replica::new("a"));
+    a.insert("t", "1", &[]).unwrap();
+    let mut clone = a.clone();
+    a.update("t", "1", "x", ValueRef::Int(1)).unwrap();
+    clone.update("t", "1", "x", ValueRef::Int(2)).unwrap();
+    hub.apply(a.pull(&hub.versions(), 9).unwrap().batch).unwrap();
+    let before = hub.tables().clone();
+    let error = hub.apply(clone.pull(&VersionVector::new(), 9).unwrap().batch).unwrap_err();
+    let crate::Error::Equivocation { event, known, got } = error else { panic!("{error}") };
+    assert_eq!(event, EventId::new("a", 1));
+    assert_ne!(known, got);
+    assert_eq!(*hub.tables(), before);
+}

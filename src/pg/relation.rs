@@ -1,0 +1,472 @@
+//! Open relations, index scans and plain inserts, below SPI: nothing here looks at `search_path`, the caller's rights
+//! or a read-only transaction, and reads under [`Snapshot::Committed`] leave no predicate locks.
+
+use std::ffi::CStr;
+use std::marker::PhantomData;
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+/// An open relation; closed when dropped, its lock kept until the transaction ends.
+pub struct Relation {
+    raw: pg_sys::Relation,
+    owned: bool,
+}
+
+/// Lock modes used here.
+#[derive(Clone, Copy)]
+pub enum Lock {
+    None,
+    AccessShare,
+    RowExclusive,
+    ShareRowExclusive,
+    AccessExclusive,
+}
+
+impl Lock {
+    fn mode(self) -> i32 {
+        (match self {
+            Lock::None => pg_sys::NoLock,
+            Lock::AccessShare => pg_sys::AccessShareLock,
+            Lock::RowExclusive => pg_sys::RowExclusiveLock,
+            Lock::ShareRowExclusive => pg_sys::ShareRowExclusiveLock,
+            Lock::AccessExclusive => pg_sys::AccessExclusiveLock,
+        }) as i32
+    }
+}
+
+impl Relation {
+    /// Opens a table.
+    pub fn open(oid: Oid, lock: Lock) -> Relation {
+        // SAFETY: raises an error for what is not there.
+        Relation { raw: unsafe { pg_sys::relation_open(oid, lock.mode()) }, owned: true }
+    }
+
+    /// A relation somebody else has opened and keeps open: a trigger's.
+    ///
+    /// # Safety
+    /// `raw` must stay open as long as the result lives.
+    pub(super) unsafe fn borrowed(raw: pg_sys::Relation) -> Relation {
+        Relation { raw, owned: false }
+    }
+
+    pub(super) fn as_ptr(&self) -> pg_sys::Relation {
+        self.raw
+    }
+
+    pub(super) fn tuple_desc(&self) -> pg_sys::TupleDesc {
+        // SAFETY: open.
+        unsafe { (*self.raw).rd_att }
+    }
+
+    fn form(&self) -> &pg_sys::FormData_pg_class {
+        // SAFETY: open.
+        unsafe { &*(*self.raw).rd_rel }
+    }
+
+    /// Its OID.
+    pub fn oid(&self) -> Oid {
+        // SAFETY: open.
+        unsafe { (*self.raw).rd_id }
+    }
+
+    /// Its name, without schema.
+    pub fn name(&self) -> String {
+        // SAFETY: a name is NUL-terminated.
+        unsafe { CStr::from_ptr(self.form().relname.data.as_ptr()) }.to_string_lossy().into_owned()
+    }
+
+    /// Its schema's name.
+    pub fn schema(&self) -> String {
+        // SAFETY: a schema of an open relation exists; the name is a fresh copy.
+        unsafe { CStr::from_ptr(pg_sys::get_namespace_name(self.form().relnamespace)) }.to_string_lossy().into_owned()
+    }
+
+    /// `"schema"."name"`.
+    pub fn sql_name(&self) -> String {
+        format!("{}.{}", quote(&self.schema()), quote(&self.name()))
+    }
+
+    /// `r`, `p`, `v`, …
+    pub fn kind(&self) -> u8 {
+        self.form().relkind as u8
+    }
+
+    /// `p`ermanent, `u`nlogged or `t`emporary.
+    pub fn persistence(&self) -> u8 {
+        self.form().relpersistence as u8
+    }
+
+    /// Its owner.
+    pub fn owner(&self) -> Oid {
+        self.form().relowner
+    }
+
+    /// Has it ever had inheritance children (partitions included)?
+    pub fn has_subclass(&self) -> bool {
+        self.form().relhassubclass
+    }
+
+    /// Is it a partition?
+    pub fn is_partition(&self) -> bool {
+        self.form().relispartition
+    }
+
+    /// Its storage's file number: another after TRUNCATE or a rewrite.
+    pub fn file_number(&self) -> u32 {
+        self.form().relfilenode.to_u32()
+    }
+}
+
+impl Drop for Relation {
+    fn drop(&mut self) {
+        // While an error is on its way the resource owner closes relations; closing twice would be an error.
+        if self.owned && !std::thread::panicking() {
+            // SAFETY: opened by us, once.
+            unsafe { pg_sys::relation_close(self.raw, pg_sys::NoLock as i32) }
+        }
+    }
+}
+
+/// A quoted identifier.
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The OID of a relation of a schema, if there is one.
+pub fn find_relation(schema: Oid, name: &CStr) -> Option<Oid> {
+    // SAFETY: a syscache look-up.
+    let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// The OID of a schema, if there is one.
+pub fn find_schema(name: &CStr) -> Option<Oid> {
+    // SAFETY: a syscache look-up.
+    let oid = unsafe { pg_sys::get_namespace_oid(name.as_ptr(), true) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// One field of a row to insert, or a key to look for.
+#[derive(Clone, Copy)]
+pub enum Field<'a> {
+    Null,
+    I32(i32),
+    I64(i64),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+}
+
+impl Field<'_> {
+    fn datum(self) -> (Datum, bool) {
+        let varlena = |bytes: &[u8]| {
+            // SAFETY: the bytes are copied into the current memory context.
+            Datum::from(unsafe { pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as i32) })
+        };
+        match self {
+            Field::Null => (Datum::from(0usize), true),
+            Field::I32(v) => (Datum::from(v), false),
+            Field::I64(v) => (Datum::from(v), false),
+            Field::Text(v) => (varlena(v.as_bytes()), false),
+            Field::Bytes(v) => (varlena(v), false),
+        }
+    }
+}
+
+/// What a scan sees.
+#[derive(Clone, Copy)]
+pub enum Snapshot {
+    /// Everything committed at the moment it is met, and our own writes.
+    Committed,
+    /// The same and what others are writing.
+    Dirty,
+    /// The statement's own snapshot.
+    Active,
+}
+
+/// Comparisons a scan key can ask for.
+#[derive(Clone, Copy)]
+pub enum Cmp {
+    Lt,
+    Le,
+    Eq,
+    Ge,
+    Gt,
+}
+
+/// `(index column from 1, comparison, value)`.
+pub type Key<'a> = (i16, Cmp, Field<'a>);
+
+fn scan_key(key: &Key<'_>) -> pg_sys::ScanKeyData {
+    let (attno, cmp, field) = *key;
+    let strategy = match cmp {
+        Cmp::Lt => pg_sys::BTLessStrategyNumber,
+        Cmp::Le => pg_sys::BTLessEqualStrategyNumber,
+        Cmp::Eq => pg_sys::BTEqualStrategyNumber,
+        Cmp::Ge => pg_sys::BTGreaterEqualStrategyNumber,
+        Cmp::Gt => pg_sys::BTGreaterStrategyNumber,
+    };
+    let proc = match (field, cmp) {
+        (Field::I32(_), Cmp::Eq) => pg_sys::F_INT4EQ,
+        (Field::I64(_), Cmp::Lt) => pg_sys::F_INT8LT,
+        (Field::I64(_), Cmp::Le) => pg_sys::F_INT8LE,
+        (Field::I64(_), Cmp::Eq) => pg_sys::F_INT8EQ,
+        (Field::I64(_), Cmp::Ge) => pg_sys::F_INT8GE,
+        (Field::I64(_), Cmp::Gt) => pg_sys::F_INT8GT,
+        (Field::Text(_), Cmp::Eq) => pg_sys::F_TEXTEQ,
+        _ => unreachable!("no index of ours is searched so"),
+    };
+    let mut data = pg_sys::ScanKeyData::default();
+    // SAFETY: fills in `data`; the procedure fits the field's type.
+    unsafe {
+        pg_sys::ScanKeyInit(&mut data, attno, strategy as u16, proc.into(), field.datum().0);
+    }
+    data
+}
+
+/// A running index scan.
+pub struct IndexScan<'r> {
+    scan: pg_sys::IndexScanDesc,
+    index: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    _dirty: Option<Box<pg_sys::SnapshotData>>,
+    _keys: Vec<pg_sys::ScanKeyData>,
+    backward: bool,
+    heap: PhantomData<&'r Relation>,
+}
+
+impl<'r> IndexScan<'r> {
+    /// Starts a scan of `heap` through the index `index`.
+    pub fn new(heap: &'r Relation, index: Oid, snapshot: Snapshot, keys: &[Key<'_>], backward: bool) -> IndexScan<'r> {
+        // SAFETY: relations are open; the snapshot lives in a static, in the box kept beside the scan, or on the
+        // active stack during the statement; keys are kept beside the scan.
+        unsafe {
+            let mut dirty = None;
+            let snap: pg_sys::Snapshot = match snapshot {
+                Snapshot::Committed => &raw mut pg_sys::SnapshotSelfData,
+                Snapshot::Dirty => {
+                    let mut data = Box::new(std::mem::zeroed::<pg_sys::SnapshotData>());
+                    data.snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
+                    let ptr: pg_sys::Snapshot = &mut *data;
+                    dirty = Some(data);
+                    ptr
+                }
+                Snapshot::Active => pg_sys::GetActiveSnapshot(),
+            };
+            let raw_index = pg_sys::index_open(index, pg_sys::AccessShareLock as i32);
+            let mut data: Vec<_> = keys.iter().map(scan_key).collect();
+            let n = data.len() as i32;
+            #[cfg(not(feature = "pg18"))]
+            let scan = pg_sys::index_beginscan(heap.raw, raw_index, snap, n, 0);
+            #[cfg(feature = "pg18")]
+            let scan = pg_sys::index_beginscan(heap.raw, raw_index, snap, std::ptr::null_mut(), n, 0);
+            pg_sys::index_rescan(scan, data.as_mut_ptr(), n, std::ptr::null_mut(), 0);
+            let slot = pg_sys::table_slot_create(heap.raw, std::ptr::null_mut());
+            IndexScan { scan, index: raw_index, slot, _dirty: dirty, _keys: data, backward, heap: PhantomData }
+        }
+    }
+
+    /// The next row; it lives until the next call.
+    pub fn next_row(&mut self) -> Option<Row<'_>> {
+        let direction = if self.backward {
+            pg_sys::ScanDirection::BackwardScanDirection
+        } else {
+            pg_sys::ScanDirection::ForwardScanDirection
+        };
+        // SAFETY: the scan is running; the slot is its own.
+        unsafe {
+            if !pg_sys::index_getnext_slot(self.scan, direction, self.slot) {
+                return None;
+            }
+            pg_sys::slot_getallattrs(self.slot);
+        }
+        Some(Row { slot: self.slot, _scan: PhantomData })
+    }
+}
+
+impl Drop for IndexScan<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: all three were made by `new`.
+            unsafe {
+                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+                pg_sys::index_endscan(self.scan);
+                pg_sys::index_close(self.index, pg_sys::NoLock as i32);
+            }
+        }
+    }
+}
+
+/// A row under a scan. Columns are asked for by number from 1 and must have the type that is asked for.
+pub struct Row<'s> {
+    slot: *mut pg_sys::TupleTableSlot,
+    _scan: PhantomData<&'s ()>,
+}
+
+impl Row<'_> {
+    fn datum(&self, attno: usize) -> Option<Datum> {
+        // SAFETY: all attributes have been fetched; our tables have as many.
+        unsafe {
+            assert!(attno >= 1 && attno <= (*self.slot).tts_nvalid as usize);
+            (!*(*self.slot).tts_isnull.add(attno - 1)).then(|| *(*self.slot).tts_values.add(attno - 1))
+        }
+    }
+
+    /// A bigint (or xid8).
+    pub fn i64(&self, attno: usize) -> i64 {
+        self.datum(attno).expect("NOT NULL").value() as i64
+    }
+
+    /// An integer.
+    pub fn i32(&self, attno: usize) -> i32 {
+        self.datum(attno).expect("NOT NULL").value() as i32
+    }
+
+    /// A bytea or text, detoasted; `None` for NULL.
+    pub fn bytes(&self, attno: usize) -> Option<Vec<u8>> {
+        self.datum(attno).map(super::datum::varlena_bytes)
+    }
+
+    /// A text.
+    pub fn text(&self, attno: usize) -> Option<String> {
+        self.bytes(attno).map(|b| String::from_utf8_lossy(&b).into_owned())
+    }
+
+    /// The transaction that wrote the row.
+    pub fn xmin(&self) -> u32 {
+        // SAFETY: slots of heap scans know their system columns.
+        unsafe {
+            let mut isnull = false;
+            let attno = pg_sys::MinTransactionIdAttributeNumber;
+            let ops = &*(*self.slot).tts_ops;
+            let get = ops.getsysattr.expect("a heap slot has system columns");
+            get(self.slot, attno, &mut isnull).value() as u32
+        }
+    }
+}
+
+/// Inserts rows into one table the way logical replication does: constraints and indexes hold, rights and rules are not
+/// asked.
+pub struct Inserter<'r> {
+    estate: *mut pg_sys::EState,
+    info: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    context: pg_sys::MemoryContext,
+    row_context: pg_sys::MemoryContext,
+    rel: PhantomData<&'r Relation>,
+}
+
+impl<'r> Inserter<'r> {
+    /// Opens the table's indexes for writing.
+    pub fn new(rel: &'r Relation) -> Inserter<'r> {
+        // SAFETY: the relation is open with a lock that allows writing; what is allocated here lives in a context of
+        // its own that goes with the inserter or with the transaction.
+        unsafe {
+            let context = memory_context(pg_sys::CurTransactionContext);
+            let row_context = memory_context(context);
+            let saved = std::mem::replace(&mut *(&raw mut pg_sys::CurrentMemoryContext), context);
+            let estate = pg_sys::CreateExecutorState();
+            let info = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast();
+            pg_sys::InitResultRelInfo(info, rel.raw, 1, std::ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(info, false);
+            let slot = pg_sys::MakeSingleTupleTableSlot((*rel.raw).rd_att, &raw const pg_sys::TTSOpsVirtual);
+            pg_sys::CurrentMemoryContext = saved;
+            Inserter { estate, info, slot, context, row_context, rel: PhantomData }
+        }
+    }
+
+    /// Inserts one row; `fields` are all its columns in order.
+    pub fn insert(&mut self, fields: &[Field<'_>]) {
+        // SAFETY: the slot has as many attributes as the table; datums are copied by the insert and freed with the
+        // per-tuple context.
+        unsafe {
+            let saved = std::mem::replace(&mut *(&raw mut pg_sys::CurrentMemoryContext), self.row_context);
+            pg_sys::ExecClearTuple(self.slot);
+            assert_eq!(fields.len(), (*(*self.slot).tts_tupleDescriptor).natts as usize);
+            for (i, field) in fields.iter().enumerate() {
+                let (datum, null) = field.datum();
+                *(*self.slot).tts_values.add(i) = datum;
+                *(*self.slot).tts_isnull.add(i) = null;
+            }
+            pg_sys::ExecStoreVirtualTuple(self.slot);
+            pg_sys::ExecSimpleRelationInsert(self.info, self.estate, self.slot);
+            pg_sys::ExecClearTuple(self.slot);
+            pg_sys::CurrentMemoryContext = saved;
+            pg_sys::MemoryContextReset(self.row_context);
+            let expressions = (*self.estate).es_per_tuple_exprcontext;
+            if !expressions.is_null() {
+                pg_sys::MemoryContextReset((*expressions).ecxt_per_tuple_memory);
+            }
+        }
+    }
+}
+
+impl Drop for Inserter<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: all made by `new`.
+            unsafe {
+                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+                pg_sys::ExecCloseIndices(self.info);
+                pg_sys::FreeExecutorState(self.estate);
+                pg_sys::MemoryContextDelete(self.context);
+            }
+        }
+    }
+}
+
+unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext {
+    // SAFETY: the parent is alive.
+    unsafe {
+        pg_sys::AllocSetContextCreateInternal(
+            parent,
+            c"crdt_db".as_ptr(),
+            pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+            pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        )
+    }
+}
+
+/// Runs `body` in a memory context of its own, which is emptied by [`RowMemory::reset`] and goes at the end.
+pub struct RowMemory {
+    context: pg_sys::MemoryContext,
+    saved: pg_sys::MemoryContext,
+}
+
+impl RowMemory {
+    /// Switches to a fresh context.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> RowMemory {
+        // SAFETY: the current context lives at least as long as this statement.
+        unsafe {
+            let saved = pg_sys::CurrentMemoryContext;
+            let context = memory_context(saved);
+            pg_sys::CurrentMemoryContext = context;
+            RowMemory { context, saved }
+        }
+    }
+
+    /// Frees what was allocated since the last reset.
+    pub fn reset(&mut self) {
+        // SAFETY: ours; nothing borrowed from it is kept by the callers of this module.
+        unsafe { pg_sys::MemoryContextReset(self.context) }
+    }
+}
+
+impl Drop for RowMemory {
+    fn drop(&mut self) {
+        // SAFETY: ours. While an error is on its way PostgreSQL resets contexts itself.
+        unsafe {
+            pg_sys::CurrentMemoryContext = self.saved;
+            if !std::thread::panicking() {
+                pg_sys::MemoryContextDelete(self.context);
+            }
+        }
+    }
+}
+
+/// The next value of a sequence; not undone by a rollback.
+pub fn next_value(sequence: Oid) -> i64 {
+    // SAFETY: no permission check, as for an identity column.
+    unsafe { super::unbound::nextval(sequence) }
+}

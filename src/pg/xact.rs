@@ -1,0 +1,225 @@
+//! Transactions: callbacks, snapshots, ids.
+
+use std::ffi::c_void;
+use std::sync::OnceLock;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::entry;
+use crate::error::Result;
+
+/// What the extension does at the turns of a transaction. `ended` and `sub_*` must not fail.
+pub struct Callbacks {
+    /// Before commit or prepare; `prepare` tells which.
+    pub before_commit: fn(prepare: bool) -> Result<()>,
+    /// After commit, abort or prepare.
+    pub ended: fn(End),
+    /// A subtransaction of this nesting level was rolled back.
+    pub sub_aborted: fn(level: i32),
+    /// A subtransaction of this nesting level was released into its parent.
+    pub sub_committed: fn(level: i32),
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Committed,
+    Aborted,
+    Prepared,
+}
+
+static CALLBACKS: OnceLock<Callbacks> = OnceLock::new();
+
+/// Registers the callbacks, once, from `_PG_init`.
+pub fn init(callbacks: Callbacks) {
+    if CALLBACKS.set(callbacks).is_ok() {
+        // SAFETY: registered for the life of the process.
+        unsafe {
+            pg_sys::RegisterXactCallback(Some(on_xact), std::ptr::null_mut());
+            pg_sys::RegisterSubXactCallback(Some(on_subxact), std::ptr::null_mut());
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_xact(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    let Some(callbacks) = CALLBACKS.get() else { return };
+    match event {
+        XACT_EVENT_PRE_COMMIT => entry::entry(|| (callbacks.before_commit)(false)),
+        XACT_EVENT_PRE_PREPARE => entry::entry(|| (callbacks.before_commit)(true)),
+        XACT_EVENT_COMMIT => end(callbacks, End::Committed),
+        XACT_EVENT_ABORT => end(callbacks, End::Aborted),
+        XACT_EVENT_PREPARE => end(callbacks, End::Prepared),
+        _ => {}
+    }
+}
+
+fn end(callbacks: &Callbacks, end: End) {
+    entry::forget();
+    (callbacks.ended)(end);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_subxact(
+    event: pg_sys::SubXactEvent::Type,
+    _me: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _arg: *mut c_void,
+) {
+    use pg_sys::SubXactEvent::*;
+    let Some(callbacks) = CALLBACKS.get() else { return };
+    match event {
+        SUBXACT_EVENT_ABORT_SUB => (callbacks.sub_aborted)(nest_level()),
+        SUBXACT_EVENT_COMMIT_SUB => (callbacks.sub_committed)(nest_level()),
+        _ => {}
+    }
+}
+
+/// 1 outside of savepoints.
+pub fn nest_level() -> i32 {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+}
+
+/// The top transaction's 64-bit id, assigned at need.
+pub fn full_xid() -> u64 {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::GetTopFullTransactionId().value }
+}
+
+/// The top transaction's id as tuples carry it, if it has one.
+pub fn xid_if_any() -> u32 {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::GetTopTransactionIdIfAny() }.into_inner()
+}
+
+/// When the current transaction started, in microseconds since 2000-01-01.
+pub fn started_at() -> i64 {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
+}
+
+/// Does the transaction see one snapshot throughout?
+pub fn repeatable_read() -> bool {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// Was `xid` committed for the transaction's snapshot? Only asked in REPEATABLE READ and above.
+pub fn snapshot_sees(xid: u32) -> bool {
+    // SAFETY: the transaction snapshot exists in REPEATABLE READ once a statement has run; it is not modified.
+    unsafe { !pg_sys::XidInMVCCSnapshot(pg_sys::TransactionId::from_inner(xid), pg_sys::GetTransactionSnapshot()) }
+}
+
+/// Is this server a standby?
+pub fn in_recovery() -> bool {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// Makes the commit wait for the disk, whatever `synchronous_commit` says.
+pub fn force_sync_commit() {
+    // SAFETY: sets a flag of the transaction.
+    unsafe { pg_sys::ForceSyncCommit() }
+}
+
+/// An active snapshot, for reads outside of a statement (detoasting asks for one); popped when dropped.
+pub struct ActiveSnapshot(());
+
+impl ActiveSnapshot {
+    /// Pushes the transaction's present snapshot.
+    pub fn push() -> ActiveSnapshot {
+        // SAFETY: inside a transaction.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+        ActiveSnapshot(())
+    }
+
+    /// Pushes a snapshot that sees everything committed by now, also in REPEATABLE READ.
+    pub fn push_latest() -> ActiveSnapshot {
+        // SAFETY: inside a transaction.
+        unsafe {
+            pg_sys::CommandCounterIncrement();
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        }
+        ActiveSnapshot(())
+    }
+}
+
+impl Drop for ActiveSnapshot {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: pushed by us; errors pop the stack themselves.
+            unsafe { pg_sys::PopActiveSnapshot() };
+        }
+    }
+}
+
+/// Makes our own writes visible to what follows.
+pub fn command_counter_increment() {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::CommandCounterIncrement() }
+}
+
+/// Waits until the commit of `xid` is on disk, if it has not been yet. Does nothing on a standby.
+pub fn flush_commit(xid: u32) {
+    // SAFETY: the clog is asked only for ids it still holds.
+    unsafe {
+        if pg_sys::RecoveryInProgress() || xid < pg_sys::FirstNormalTransactionId.into_inner() {
+            return;
+        }
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        let oldest = (*pg_sys::ShmemVariableCache).oldestClogXid;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        let oldest = (*pg_sys::TransamVariables).oldestClogXid;
+        let xid = pg_sys::TransactionId::from_inner(xid);
+        if pg_sys::TransactionIdPrecedes(xid, oldest) {
+            return;
+        }
+        let lsn = pg_sys::TransactionIdGetCommitLSN(xid);
+        if lsn != 0 {
+            pg_sys::XLogFlush(lsn);
+        }
+    }
+}
+
+/// A subtransaction around work that may fail: `release` keeps what was done, `roll_back` undoes it.
+pub struct SubTransaction {
+    context: pg_sys::MemoryContext,
+    owner: pg_sys::ResourceOwner,
+}
+
+impl SubTransaction {
+    /// Begins one.
+    pub fn begin() -> SubTransaction {
+        // SAFETY: as PL/pgSQL does for a block with EXCEPTION.
+        unsafe {
+            let context = pg_sys::CurrentMemoryContext;
+            let owner = pg_sys::CurrentResourceOwner;
+            pg_sys::BeginInternalSubTransaction(std::ptr::null());
+            pg_sys::CurrentMemoryContext = context;
+            SubTransaction { context, owner }
+        }
+    }
+
+    /// Keeps what was done.
+    pub fn release(self) {
+        // SAFETY: begun by `begin`, innermost.
+        unsafe {
+            pg_sys::ReleaseCurrentSubTransaction();
+            pg_sys::CurrentMemoryContext = self.context;
+            pg_sys::CurrentResourceOwner = self.owner;
+        }
+    }
+
+    /// Undoes what was done.
+    pub fn roll_back(self) {
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            pg_sys::CurrentMemoryContext = self.context;
+            pg_sys::CurrentResourceOwner = self.owner;
+        }
+    }
+}
