@@ -158,3 +158,40 @@ COMMENT ON FUNCTION crdt.push_binary(bigint, bytea) IS 'crdt.push in the binary 
 CREATE FUNCTION crdt.rows(doc bigint, tbl text) RETURNS TABLE (row_id text, data jsonb)
     LANGUAGE c STABLE ROWS 1000 AS 'MODULE_PATHNAME', 'rows_wrapper';
 COMMENT ON FUNCTION crdt.rows(bigint, text) IS 'The merged rows of a table that exists only in the doc';
+
+-------------------------------------------------------------------------------------------------------------- reading
+
+CREATE FUNCTION crdt.pull(doc bigint, request jsonb) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'pull_wrapper';
+COMMENT ON FUNCTION crdt.pull(bigint, jsonb) IS
+    'What a replica does not have: {"events","server_frontier","has_more","versions"} for {"known_peers","limit","accept"}; pass versions as the next known_peers';
+
+CREATE FUNCTION crdt.pull_binary(doc bigint, request bytea) RETURNS bytea
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'pull_binary_wrapper';
+COMMENT ON FUNCTION crdt.pull_binary(bigint, bytea) IS 'As crdt.pull, compact: docs/format.md';
+
+CREATE FUNCTION crdt.doc_get_pending(doc bigint, known jsonb) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'doc_get_pending_wrapper';
+COMMENT ON FUNCTION crdt.doc_get_pending(bigint, jsonb) IS 'All committed EventRuns above a version vector, {"peer":counter}';
+
+CREATE FUNCTION crdt.frontier(doc bigint) RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'frontier_wrapper';
+COMMENT ON FUNCTION crdt.frontier(bigint) IS 'The heads of a doc''s event graph, [["peer",counter],...]';
+
+CREATE FUNCTION crdt.version(doc bigint) RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'version_wrapper';
+COMMENT ON FUNCTION crdt.version(bigint) IS 'The version vector of a doc, {"peer":counter}: per peer the last committed event';
+
+CREATE FUNCTION crdt.doc_sync_state(doc bigint) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'doc_sync_state_wrapper';
+COMMENT ON FUNCTION crdt.doc_sync_state(bigint) IS 'Frontier and version vector of a doc, {"frontier","versions"}';
+
+CREATE FUNCTION crdt.lca(doc bigint, a jsonb, b jsonb) RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'lca_wrapper';
+COMMENT ON FUNCTION crdt.lca(bigint, jsonb, jsonb) IS 'The heads of the greatest version that both frontiers hold';
+
+CREATE FUNCTION crdt.compare(doc bigint, a jsonb, b jsonb) RETURNS text
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'compare_wrapper';
+COMMENT ON FUNCTION crdt.compare(bigint, jsonb, jsonb) IS
+    'How one frontier stands to another: before, after, equal or concurrent';
+
+CREATE FUNCTION crdt.events_since(doc bigint, frontier jsonb) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'events_since_wrapper';
+COMMENT ON FUNCTION crdt.events_since(bigint, jsonb) IS 'All committed EventRuns that are not in a frontier''s past';

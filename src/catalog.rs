@@ -45,6 +45,19 @@ pub struct Doc {
     pub peer: String,
 }
 
+impl Doc {
+    /// Is this the name of a peer that this doc's hub writes as, in this incarnation or a former one?
+    pub fn is_own_peer(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(self.peer.as_str()).and_then(|rest| rest.strip_prefix(':'));
+        let Some((incarnation, slot)) = rest.and_then(|rest| rest.split_once(':')) else { return false };
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        incarnation.len() == 13
+            && incarnation.bytes().all(hex)
+            && !slot.is_empty()
+            && slot.bytes().all(|b| b.is_ascii_digit())
+    }
+}
+
 /// A tracked table, or a partition of one, as capture and apply need it.
 pub struct Table {
     /// The relation itself.

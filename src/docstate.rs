@@ -193,6 +193,16 @@ pub fn known(key: DocKey, slot: usize) -> Known {
     })
 }
 
+/// The heads of a doc, when all of them are known. Changes nothing: for readers.
+pub fn peek_heads(key: DocKey) -> Option<Vec<Head>> {
+    BLOCK
+        .read(|block| {
+            let entry = block.entries[set_of(key)].iter().find(|e| e.used != 0 && e.key == key)?;
+            (entry.ready && entry.complete).then(|| entry.heads[..entry.head_count].to_vec())
+        })
+        .flatten()
+}
+
 /// Fills an entry with what the log says. What commits have told it meanwhile stays.
 pub fn fill(key: DocKey, max_lamport: u64, events: u64, heads: &[Head], complete: bool) {
     BLOCK.with(true, |block| {

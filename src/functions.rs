@@ -18,3 +18,13 @@ function!(doc_merge_remote_wrapper, pg_finfo_doc_merge_remote_wrapper, crate::pu
 function!(rows_wrapper, pg_finfo_rows_wrapper, crate::generic::rows);
 function!(track_wrapper, pg_finfo_track_wrapper, crate::track::track);
 function!(untrack_wrapper, pg_finfo_untrack_wrapper, crate::track::untrack);
+
+function!(pull_wrapper, pg_finfo_pull_wrapper, crate::pull::pull);
+function!(pull_binary_wrapper, pg_finfo_pull_binary_wrapper, crate::pull::pull_binary);
+function!(doc_get_pending_wrapper, pg_finfo_doc_get_pending_wrapper, crate::pull::doc_get_pending);
+function!(frontier_wrapper, pg_finfo_frontier_wrapper, crate::sync::frontier);
+function!(version_wrapper, pg_finfo_version_wrapper, crate::sync::version);
+function!(doc_sync_state_wrapper, pg_finfo_doc_sync_state_wrapper, crate::sync::doc_sync_state);
+function!(lca_wrapper, pg_finfo_lca_wrapper, crate::sync::lca);
+function!(compare_wrapper, pg_finfo_compare_wrapper, crate::sync::compare);
+function!(events_since_wrapper, pg_finfo_events_since_wrapper, crate::sync::events_since);

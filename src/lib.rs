@@ -12,6 +12,10 @@
 //! | [`capture`] | plain SQL into operations |
 //! | [`flush`] | operations into the log at commit |
 //! | [`store`] | the log |
+//! | [`committed`] | the log as others may see it |
+//! | [`pager`] | runs above a version, in whole transactions |
+//! | [`pull`] | what a replica does not have |
+//! | [`sync`] | frontier, version, and questions about versions |
 //! | [`apply`] | row patches into rows |
 #![deny(unsafe_code)]
 
@@ -21,15 +25,18 @@ compile_error!("a panic must unwind: anything else takes the server down");
 mod apply;
 mod capture;
 mod catalog;
-mod docstate;
+mod committed;
 mod derive;
+mod docstate;
 mod error;
 mod flush;
 mod functions;
 mod generic;
 mod ingest;
 mod materialize;
+mod pager;
 mod pg;
+mod pull;
 mod push;
 mod store;
 mod sync;

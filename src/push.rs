@@ -7,11 +7,12 @@ use crdt_engine::{Limits, Origin, ValueRef};
 
 use crate::capture;
 use crate::catalog;
+use crate::committed::Log;
 use crate::error::Result;
 use crate::flush;
 use crate::ingest::{self, Ingested, Source};
+use crate::pull;
 use crate::pg::function::{Args, Out};
-use crate::sync;
 
 /// What a request may hold.
 fn limits() -> Limits {
@@ -45,15 +46,17 @@ pub fn push_binary(args: &Args<'_>) -> Result<Out> {
 fn answer(doc: i64, request: PushRequest) -> Result<PushResponse> {
     let PushRequest { batch, frontier, .. } = request;
     let done = ingest::ingest(doc, batch, Source::Client, false)?;
-    let mut versions = sync::committed_versions(doc)?;
-    let ahead = sync::ahead(doc, frontier.iter().map(|id| (id.peer.as_str(), id.counter)), &versions)?;
-    let frontier = frontier_after(doc, &done, &mut versions)?;
+    let log = Log::open(doc)?;
+    let mut versions = log.versions(&log.tails()?)?;
+    let told: Versions = frontier.into_iter().map(|id| (id.peer, id.counter)).collect();
+    let ahead = pull::ahead(&log, &told)?;
+    let frontier = frontier_after(&log, &done, &mut versions)?;
     Ok(PushResponse { accepted: done.accepted, duplicate: done.duplicate, frontier, versions, ahead })
 }
 
 /// The doc's state when this push commits: what is committed and what it brought.
-fn frontier_after(doc: i64, done: &Ingested, versions: &mut Versions) -> Result<Vec<EventId>> {
-    let mut frontier = sync::committed_frontier(doc)?;
+fn frontier_after(log: &Log, done: &Ingested, versions: &mut Versions) -> Result<Vec<EventId>> {
+    let mut frontier = log.frontier(&log.heads(usize::MAX)?)?;
     frontier.retain(|head| {
         let passed = done.reached.get(&head.peer).is_some_and(|last| *last >= head.counter);
         !passed && !done.covered.iter().any(|dep| dep.peer == head.peer && dep.counter >= head.counter)

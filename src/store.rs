@@ -285,7 +285,8 @@ pub fn decode_deps(bytes: &[u8]) -> Result<Vec<(i32, u64)>> {
     Ok(deps)
 }
 
-fn head_of(row: &relation::Row<'_>) -> Result<RunHead> {
+/// A row of `crdt.event_run` without its operations.
+pub fn head_of(row: &relation::Row<'_>) -> Result<RunHead> {
     Ok(RunHead {
         peer: row.i32(2),
         counter_start: row.i64(3) as u64,

@@ -37,7 +37,12 @@ unsafe fn with_varlena<R>(datum: Datum, body: impl FnOnce(&[u8]) -> R) -> R {
             pgrx::varlena::vardata_any(packed).cast::<u8>(),
             pgrx::varlena::varsize_any_exhdr(packed),
         );
-        body(bytes)
+        let result = body(bytes);
+        // A value that lay out of line was copied: who reads a whole log must not collect the copies.
+        if packed.cast() != datum.cast_mut_ptr::<std::ffi::c_void>() {
+            pg_sys::pfree(packed.cast());
+        }
+        result
     }
 }
 

@@ -54,6 +54,8 @@ pub enum Out {
     Done,
     /// bigint
     I64(i64),
+    /// text
+    Text(String),
     /// jsonb, from valid JSON text
     Jsonb(String),
     /// bytea
@@ -67,6 +69,7 @@ impl Out {
             Out::Null => (Datum::from(0usize), true),
             Out::Done => (Datum::from(0usize), false),
             Out::I64(v) => (Datum::from(v), false),
+            Out::Text(text) => (datum::text_datum(&text), false),
             Out::Jsonb(text) => (datum::jsonb_datum(&text), false),
             Out::Bytes(bytes) => (datum::bytes_datum(&bytes), false),
         }

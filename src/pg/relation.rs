@@ -281,6 +281,11 @@ impl<'r> IndexScan<'r> {
         }
         Some(Row { slot: self.slot, _scan: PhantomData })
     }
+
+    /// The row that [`IndexScan::next_row`] gave last, which must have been one.
+    pub fn current(&self) -> Row<'_> {
+        Row { slot: self.slot, _scan: PhantomData }
+    }
 }
 
 impl Drop for IndexScan<'_> {
@@ -331,15 +336,18 @@ impl Row<'_> {
         self.bytes(attno).map(|b| String::from_utf8_lossy(&b).into_owned())
     }
 
-    /// The transaction that wrote the row.
+    /// The transaction that wrote the row; `FrozenTransactionId` (2) when that was so long ago that the number may have
+    /// been used again.
     pub fn xmin(&self) -> u32 {
-        // SAFETY: slots of heap scans know their system columns.
+        // SAFETY: the slot of a heap scan holds a heap tuple; it is not copied and stays with the slot.
         unsafe {
-            let mut isnull = false;
-            let attno = pg_sys::MinTransactionIdAttributeNumber;
-            let ops = &*(*self.slot).tts_ops;
-            let get = ops.getsysattr.expect("a heap slot has system columns");
-            get(self.slot, attno, &mut isnull).value() as u32
+            let mut copied = false;
+            let header = (*pg_sys::ExecFetchSlotHeapTuple(self.slot, false, &mut copied)).t_data;
+            let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
+            if (*header).t_infomask & frozen == frozen {
+                return pg_sys::FrozenTransactionId.into_inner();
+            }
+            (*header).t_choice.t_heap.t_xmin.into_inner()
         }
     }
 }

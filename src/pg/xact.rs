@@ -96,6 +96,25 @@ pub fn xid_if_any() -> u32 {
     unsafe { pg_sys::GetTopTransactionIdIfAny() }.into_inner()
 }
 
+/// Was this row, as its `txn` and xmin say, written by the transaction we are in? Both are looked at: 32 bits come
+/// round again, and 64 may have come with a dump from another server.
+pub fn is_own(full: u64, xmin: u32) -> bool {
+    // SAFETY: plain reads inside a transaction.
+    unsafe {
+        pg_sys::GetTopFullTransactionIdIfAny().value == full
+            && pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xmin))
+    }
+}
+
+/// Does the active snapshot see what `xid` committed? Nothing of our own counts as committed.
+pub fn active_snapshot_sees(xid: u32) -> bool {
+    let xid = pg_sys::TransactionId::from_inner(xid);
+    // SAFETY: a statement is running, so there is an active snapshot; it is not modified.
+    unsafe {
+        !pg_sys::TransactionIdIsCurrentTransactionId(xid) && !pg_sys::XidInMVCCSnapshot(xid, pg_sys::GetActiveSnapshot())
+    }
+}
+
 /// When the current transaction started, in microseconds since 2000-01-01.
 pub fn started_at() -> i64 {
     // SAFETY: a plain read.

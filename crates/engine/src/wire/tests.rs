@@ -314,7 +314,7 @@ fn pull_requests_and_answers() {
         duplicate: 1,
         frontier: vec![EventId::new("a", 3)],
         versions: Versions::from([("a".into(), 3)]),
-        ahead: Versions::from([("h:1:0".into(), 2)]),
+        ahead: Ahead::from([("h:1:0".into(), Some(2)), ("h:2:0".into(), None)]),
     };
     let mut out = String::new();
     json::write_push_response(&mut out, &response).unwrap();
@@ -341,7 +341,7 @@ fn binary_requests_and_answers() {
         duplicate: 1,
         frontier: vec![EventId::new("a", 3)],
         versions: Versions::from([("a".into(), 3)]),
-        ahead: Versions::from([("h:1:0".into(), 2)]),
+        ahead: Ahead::from([("h:1:0".into(), Some(2)), ("h:2:0".into(), None)]),
     };
     let bytes = binary::encode_push_response(&response).unwrap();
     assert_eq!(binary::decode_push_response(&bytes, &limits), Ok(response));
@@ -509,7 +509,7 @@ proptest! {
         let mut page = binary::PullWriter::new();
         let blobs: Vec<_> = again.batch.runs.iter().map(|r| crate::codec::encode(&again.batch.ops, r.ops.clone()).unwrap()).collect();
         again.batch.runs.iter().zip(&blobs).for_each(|(run, blob)| page.run(run, blob).unwrap());
-        let bytes = page.finish(&again.frontier, true, &Versions::from([("x".into(), 1)]), &Versions::new()).unwrap();
+        let bytes = page.finish(&again.frontier, true, &Versions::from([("x".into(), 1)]), &Ahead::new()).unwrap();
         let message = binary::Message::read(&bytes, &Limits::default()).unwrap();
         blobs.iter().enumerate().for_each(|(i, blob)| assert_eq!(message.ops(i), blob.as_slice()));
         let page = binary::decode_pull_response(&bytes, &Limits::default()).unwrap();

@@ -9,7 +9,7 @@ use crate::codec::{self, Input, unzigzag};
 use crate::error::{Error, Result};
 use crate::id::{EventId, MAX_CLOCK};
 use crate::limits::{Budget, Limits, within};
-use crate::wire::{Batch, PullRequest, PullResponse, PushRequest, PushResponse, Run, Versions};
+use crate::wire::{Ahead, Batch, PullRequest, PullResponse, PushRequest, PushResponse, Run, Versions};
 
 /// A message whose operations are still encoded: for whoever stores or forwards them.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub struct Message<'a> {
     /// See [`PushResponse::duplicate`].
     pub duplicate: u64,
     /// See [`PushResponse::ahead`].
-    pub ahead: Versions,
+    pub ahead: Ahead,
     body: Cow<'a, [u8]>,
     /// Where in the body the operations of each run lie.
     blobs: Vec<Range<usize>>,
@@ -57,7 +57,7 @@ impl<'a> Message<'a> {
             accept: Vec::new(),
             accepted: 0,
             duplicate: 0,
-            ahead: Versions::new(),
+            ahead: Ahead::new(),
             body: Cow::Borrowed(&[]),
             blobs: Vec::new(),
         };
@@ -108,7 +108,7 @@ impl<'a> Message<'a> {
                 tag::SENDER => self.sender = Some(alloc::string(codec::name("peer_id", section.rest(), limits)?)?),
                 tag::FRONTIER => self.frontier = event_ids(&mut section, None, &peers, &mut budget)?,
                 tag::VERSIONS => self.versions = versions(&mut section, &peers, limits)?,
-                tag::AHEAD => self.ahead = versions(&mut section, &peers, limits)?,
+                tag::AHEAD => self.ahead = ahead(&mut section, &peers, limits)?,
                 tag::HAS_MORE => self.has_more = section.varint()? != 0,
                 tag::LIMIT => self.limit = Some(clock(&mut section, "limit")?),
                 tag::ACCEPT => self.accept = names(&mut section, limits)?,
@@ -242,6 +242,23 @@ fn versions(input: &mut Input<'_>, peers: &[&str], limits: &Limits) -> Result<Ve
         }
     }
     Ok(versions)
+}
+
+/// Each counter is told as one more than it is; 0 says that there is none.
+fn ahead(input: &mut Input<'_>, peers: &[&str], limits: &Limits) -> Result<Ahead> {
+    let mut ahead = Ahead::new();
+    while !input.is_empty() {
+        within("peers of a version vector", ahead.len() + 1, limits.runs)?;
+        let peer = alloc::string(peer(input, peers)?)?;
+        let counter = match input.varint()? {
+            n if n <= MAX_CLOCK + 1 => n.checked_sub(1),
+            n => return Err(Error::ClockRange { what: "counter", value: n.to_string() }),
+        };
+        if ahead.insert(peer, counter).is_some() {
+            return Err(input.bad("a peer twice in a version vector"));
+        }
+    }
+    Ok(ahead)
 }
 
 fn names(input: &mut Input<'_>, limits: &Limits) -> Result<Vec<String>> {

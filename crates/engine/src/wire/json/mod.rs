@@ -79,7 +79,7 @@ pub fn decode_push_response(bytes: &[u8], limits: &Limits) -> Result<PushRespons
             "duplicate" => duplicate.set(r.clock("duplicate")),
             "server_frontier" => frontier.set(r.event_ids(usize::MAX)),
             "versions" => versions.set(r.versions()),
-            "ahead" => ahead.set(r.versions()),
+            "ahead" => ahead.set(r.ahead()),
             _ => r.pass(key),
         })?;
         Ok(PushResponse {
@@ -102,7 +102,7 @@ pub fn decode_pull_response(bytes: &[u8], limits: &Limits) -> Result<PullRespons
             "server_frontier" => frontier.set(r.event_ids(usize::MAX)),
             "has_more" => more.set(r.scanner.boolean()),
             "versions" => versions.set(r.versions()),
-            "ahead" => ahead.set(r.versions()),
+            "ahead" => ahead.set(r.ahead()),
             _ => r.pass(key),
         })?;
         let runs = events.need()?;
