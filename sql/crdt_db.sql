@@ -85,6 +85,12 @@ CREATE TABLE crdt.tracked_table (
 );
 COMMENT ON TABLE crdt.tracked_table IS 'Tables whose plain SQL is captured';
 
+CREATE TABLE crdt.tracked_partition (
+    relid regclass PRIMARY KEY,
+    root  regclass NOT NULL
+);
+COMMENT ON TABLE crdt.tracked_partition IS 'Relations that carry capture triggers: tracked tables and all their partitions';
+
 CREATE TABLE crdt.generic_row (
     doc    bigint NOT NULL,
     tbl    text COLLATE "C" NOT NULL,
@@ -112,6 +118,14 @@ $$;
 
 CREATE FUNCTION crdt.capture() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'capture_wrapper';
 COMMENT ON FUNCTION crdt.capture() IS 'Trigger function of tracked tables: plain SQL becomes events when the transaction commits';
+
+CREATE FUNCTION crdt.on_ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'on_ddl_wrapper';
+COMMENT ON FUNCTION crdt.on_ddl() IS 'Event trigger function: keeps partitions of tracked tables captured';
+
+CREATE EVENT TRIGGER crdt_ddl ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'DROP TABLE', 'CREATE TABLE AS', 'SELECT INTO')
+    EXECUTE FUNCTION crdt.on_ddl();
+COMMENT ON EVENT TRIGGER crdt_ddl IS 'Keeps partitions of tracked tables captured';
 
 CREATE FUNCTION crdt.create_doc(peer_id text, name text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'create_doc_wrapper';

@@ -59,6 +59,7 @@ impl Doc {
 }
 
 /// A tracked table, or a partition of one, as capture and apply need it.
+#[derive(Clone)]
 pub struct Table {
     /// The relation itself.
     pub relid: Oid,
@@ -84,6 +85,12 @@ impl Table {
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|c| c.name == name)
+    }
+
+    /// Columns of `other`, given by index there, as indices here; by name.
+    pub fn reindex(&self, other: &Table, indices: &[usize]) -> Vec<usize> {
+        let find = |i: &usize| self.columns.iter().position(|c| c.name == other.columns[*i].name);
+        indices.iter().filter_map(find).collect()
     }
 
     /// Does the key hold this column?

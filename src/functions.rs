@@ -16,6 +16,7 @@ function!(doc_update_wrapper, pg_finfo_doc_update_wrapper, crate::push::doc_upda
 function!(doc_delete_wrapper, pg_finfo_doc_delete_wrapper, crate::push::doc_delete);
 function!(doc_merge_remote_wrapper, pg_finfo_doc_merge_remote_wrapper, crate::push::doc_merge_remote);
 function!(rows_wrapper, pg_finfo_rows_wrapper, crate::generic::rows);
+function!(on_ddl_wrapper, pg_finfo_on_ddl_wrapper, crate::ddl::on_ddl);
 function!(track_wrapper, pg_finfo_track_wrapper, crate::track::track);
 function!(untrack_wrapper, pg_finfo_untrack_wrapper, crate::track::untrack);
 

@@ -1,10 +1,17 @@
 //! Rows of tables that exist only in a doc: kept as JSON in `crdt.generic_row`, with the extension's rights. Pushes to
 //! one row exclude each other by their stripes, so nothing here has to be locked again.
 
-use crdt_engine::ValueRef;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use crdt_engine::merge::{Patch, RowMerge, Winner};
+use crdt_engine::ops::OpBuf;
+use crdt_engine::value::same;
+use crdt_engine::wire::json;
+use crdt_engine::{Limits, OpRef, Origin, ValueRef};
 use rustc_hash::FxHashMap;
 
+use crate::apply::{self, Action, RowChange, TableChange};
 use crate::capture::{self, RowNow};
 use crate::catalog::{self, Table};
 use crate::error::Result;
@@ -123,21 +130,94 @@ pub fn of_table(table: &Table) -> Result<FxHashMap<(i64, String), String>> {
     Ok(found)
 }
 
-/// The doc's rows under this name are the table's from now on.
-pub fn forget(table: &Table) -> Result<()> {
+/// Where a row stands both in the table and in the doc, the table is what people saw last: its differing cells are
+/// written as updates.
+pub fn differences(table: &Table, row: &str, now: &RowNow, known: &FxHashMap<(i64, String), String>) -> Result<()> {
+    let cells = cells_of(table, row, &known[&(now.doc, row.to_owned())])?;
+    let OpRef::Insert { cells: held, .. } = cells.get(0) else { unreachable!("one insert") };
+    capture::append(now.doc, |ops| {
+        let tbl = ops.sym(&table.alias);
+        for column in &table.columns {
+            let shown = now.cell(&column.name).unwrap_or(ValueRef::Null);
+            let told = held.iter().find(|(c, _)| *c == column.name).map_or(ValueRef::Null, |(_, v)| v);
+            if !table.is_key(&column.name) && !same(shown, told) {
+                let col = ops.sym(&column.name);
+                ops.update(tbl, row, col, shown, Origin::Explicit)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A generic row as an insert.
+fn cells_of(table: &Table, row: &str, data: &str) -> Result<OpBuf> {
+    let mut ops = OpBuf::new();
+    let tbl = ops.sym(&table.alias);
+    ops.insert(tbl, row)?;
+    json::decode_cells(data.as_bytes(), &Limits::trusted(), &mut ops)?;
+    Ok(ops)
+}
+
+/// Rows that a doc holds under the table's name move into the table, as the caller; what defaults and triggers make of
+/// them are events of this database.
+pub fn adopt(table: &Rc<Table>) -> Result<()> {
+    let held = of_table(table)?;
+    if held.is_empty() {
+        return Ok(());
+    }
+    let mut by_doc: BTreeMap<i64, Vec<(&String, OpBuf)>> = BTreeMap::new();
+    for ((doc, row), data) in &held {
+        by_doc.entry(*doc).or_default().push((row, cells_of(table, row, data)?));
+    }
+    for (doc, rows) in &by_doc {
+        adopt_doc(table, *doc, rows)?;
+    }
     owned(|c| {
         let sql = "DELETE FROM crdt.generic_row WHERE tbl = $1 AND ($2 IS NULL OR doc = $2)";
         c.run(sql, &[Param::text(&table.alias), Param::opt_i64(table.doc)], false).map(|_| ())
     })
 }
 
-/// Does the doc already hold this row in this state? Then tracking the table adds nothing.
-pub fn knows(_table: &Table, _row: &RowNow) -> Result<bool> {
-    let _ = capture::pending;
-    Ok(false)
+fn adopt_doc(table: &Rc<Table>, doc: i64, rows: &[(&String, OpBuf)]) -> Result<()> {
+    let doc_name = table.doc_column.and(catalog::doc(doc)?.name.clone());
+    let ids: Vec<&str> = rows.iter().map(|(row, _)| row.as_str()).collect();
+    let present = apply::lock_rows(table, doc_name.as_deref(), &ids)?;
+    let mut change = TableChange { table: table.clone(), doc_name, rows: Vec::new() };
+    for ((row, ops), _) in rows.iter().zip(present).filter(|(_, present)| !present) {
+        let OpRef::Insert { cells, .. } = ops.get(0) else { unreachable!("one insert") };
+        let known = cells.iter().filter_map(|(col, value)| {
+            let index = table.columns.iter().position(|c| c.name == col)?;
+            (!table.key.contains(&index) && table.doc_column != Some(index)).then_some((index, value))
+        });
+        let mut cells: Vec<(usize, ValueRef<'_>)> = known.collect();
+        cells.sort_unstable_by_key(|(index, _)| *index);
+        change.rows.push(RowChange { row, action: Action::Insert, cells });
+    }
+    let ((), captured) = capture::observe(|| apply::write(std::slice::from_ref(&change), &apply::ORDERS[0]))?;
+    for (to, ops) in captured {
+        capture::append(to, |buffer| Ok(log_unmeant(&change, &ops, buffer)?))?;
+    }
+    Ok(())
 }
 
-/// Rows that a doc holds under the table's name move into the table.
-pub fn adopt(_table: &Table) -> Result<()> {
+/// Logs what statements did beyond the inserts that were meant: filled cells as updates, other rows as they are.
+fn log_unmeant(change: &TableChange<'_>, ops: &OpBuf, buffer: &mut OpBuf) -> crdt_engine::Result<()> {
+    for op in ops.iter() {
+        let OpRef::Insert { tbl, row, cells } = op else {
+            buffer.push(op)?;
+            continue;
+        };
+        let Some(meant) = change.rows.iter().find(|r| tbl == change.table.alias && r.row == row) else {
+            buffer.push(op)?;
+            continue;
+        };
+        for (col, value) in cells.iter() {
+            let told = meant.cells.iter().find(|(i, _)| change.table.columns[*i].name == col).map(|(_, v)| *v);
+            if !change.table.is_key(col) && !same(told.unwrap_or(ValueRef::Null), value) {
+                let (tbl, col) = (buffer.sym(tbl), buffer.sym(col));
+                buffer.update(tbl, row, col, value, Origin::Explicit)?;
+            }
+        }
+    }
     Ok(())
 }

@@ -26,6 +26,7 @@ mod apply;
 mod capture;
 mod catalog;
 mod committed;
+mod ddl;
 mod derive;
 mod docstate;
 mod error;
