@@ -85,6 +85,12 @@ CREATE TABLE crdt.tracked_table (
 );
 COMMENT ON TABLE crdt.tracked_table IS 'Tables whose plain SQL is captured';
 
+CREATE TABLE crdt.tracked_partition (
+    relid regclass PRIMARY KEY,
+    root  regclass NOT NULL
+);
+COMMENT ON TABLE crdt.tracked_partition IS 'Relations that carry capture triggers: tracked tables and all their partitions';
+
 CREATE TABLE crdt.generic_row (
     doc    bigint NOT NULL,
     tbl    text COLLATE "C" NOT NULL,
@@ -94,7 +100,112 @@ CREATE TABLE crdt.generic_row (
 );
 COMMENT ON TABLE crdt.generic_row IS 'Merged rows of tables that exist only in a doc';
 
-SELECT pg_catalog.pg_extension_config_dump(c.oid, '')
-  FROM pg_catalog.pg_class c
- WHERE c.relnamespace OPERATOR(pg_catalog.=) 'crdt'::pg_catalog.regnamespace
-   AND c.relkind IN ('r', 'S');
+DO $$
+DECLARE
+    kept oid;
+BEGIN
+    FOR kept IN
+        SELECT c.oid FROM pg_catalog.pg_class AS c
+         WHERE c.relnamespace OPERATOR(pg_catalog.=) 'crdt'::pg_catalog.regnamespace
+           AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,S}'::pg_catalog."char"[])
+    LOOP
+        PERFORM pg_catalog.pg_extension_config_dump(kept, '');
+    END LOOP;
+END
+$$;
+
+------------------------------------------------------------------------------------------------------------- functions
+
+CREATE FUNCTION crdt.capture() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'capture_wrapper';
+COMMENT ON FUNCTION crdt.capture() IS 'Trigger function of tracked tables: plain SQL becomes events when the transaction commits';
+
+CREATE FUNCTION crdt.on_ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'on_ddl_wrapper';
+COMMENT ON FUNCTION crdt.on_ddl() IS 'Event trigger function: keeps partitions of tracked tables captured';
+
+CREATE EVENT TRIGGER crdt_ddl ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'DROP TABLE', 'CREATE TABLE AS', 'SELECT INTO')
+    EXECUTE FUNCTION crdt.on_ddl();
+COMMENT ON EVENT TRIGGER crdt_ddl IS 'Keeps partitions of tracked tables captured';
+
+CREATE FUNCTION crdt.create_doc(peer_id text, name text DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'create_doc_wrapper';
+COMMENT ON FUNCTION crdt.create_doc(text, text) IS 'Makes a doc; this database writes in it as peer_id:incarnation:slot';
+
+CREATE FUNCTION crdt.doc(name text) RETURNS bigint LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'doc_wrapper';
+COMMENT ON FUNCTION crdt.doc(text) IS 'The number of a named doc';
+
+CREATE FUNCTION crdt.track(tbl regclass, doc bigint DEFAULT NULL, doc_column name DEFAULT NULL, alias text DEFAULT NULL)
+    RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'track_wrapper';
+COMMENT ON FUNCTION crdt.track(regclass, bigint, name, text) IS
+    'Makes a table mergeable: its rows become history, its writes are captured. Returns its doc';
+
+CREATE FUNCTION crdt.untrack(tbl regclass) RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'untrack_wrapper';
+COMMENT ON FUNCTION crdt.untrack(regclass) IS 'Stops capture; rows and history stay';
+
+CREATE FUNCTION crdt.doc_insert(doc bigint, tbl text, row_id text, "values" jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'doc_insert_wrapper';
+COMMENT ON FUNCTION crdt.doc_insert(bigint, text, text, jsonb) IS
+    'Inserts a row into a doc; values as [["col",v],...] or as an object. Returns the Event';
+
+CREATE FUNCTION crdt.doc_update(doc bigint, tbl text, row_id text, col text, value jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'doc_update_wrapper';
+COMMENT ON FUNCTION crdt.doc_update(bigint, text, text, text, jsonb) IS 'Writes one cell of a doc. Returns the Event';
+
+CREATE FUNCTION crdt.doc_delete(doc bigint, tbl text, row_id text) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'doc_delete_wrapper';
+COMMENT ON FUNCTION crdt.doc_delete(bigint, text, text) IS 'Deletes a row of a doc. Returns the Event';
+
+CREATE FUNCTION crdt.doc_merge_remote(doc bigint, events jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'doc_merge_remote_wrapper';
+COMMENT ON FUNCTION crdt.doc_merge_remote(bigint, jsonb) IS
+    'Merges EventRuns or Events of any peers, for administrators. Returns the MergeOps that changed something';
+
+CREATE FUNCTION crdt.push(doc bigint, request jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'push_wrapper';
+COMMENT ON FUNCTION crdt.push(bigint, jsonb) IS
+    'Takes a client''s events, all or nothing: {"peer_id":p,"events":[EventRun],"frontier":[EventId]}';
+
+CREATE FUNCTION crdt.push_binary(doc bigint, request bytea) RETURNS bytea
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'push_binary_wrapper';
+COMMENT ON FUNCTION crdt.push_binary(bigint, bytea) IS 'crdt.push in the binary form of docs/format.md';
+
+CREATE FUNCTION crdt.rows(doc bigint, tbl text) RETURNS TABLE (row_id text, data jsonb)
+    LANGUAGE c STABLE ROWS 1000 AS 'MODULE_PATHNAME', 'rows_wrapper';
+COMMENT ON FUNCTION crdt.rows(bigint, text) IS 'The merged rows of a table that exists only in the doc';
+
+-------------------------------------------------------------------------------------------------------------- reading
+
+CREATE FUNCTION crdt.pull(doc bigint, request jsonb) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'pull_wrapper';
+COMMENT ON FUNCTION crdt.pull(bigint, jsonb) IS
+    'What a replica does not have: {"events","server_frontier","has_more","versions"} for {"known_peers","limit","accept"}; pass versions as the next known_peers';
+
+CREATE FUNCTION crdt.pull_binary(doc bigint, request bytea) RETURNS bytea
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'pull_binary_wrapper';
+COMMENT ON FUNCTION crdt.pull_binary(bigint, bytea) IS 'As crdt.pull, compact: docs/format.md';
+
+CREATE FUNCTION crdt.doc_get_pending(doc bigint, known jsonb) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'doc_get_pending_wrapper';
+COMMENT ON FUNCTION crdt.doc_get_pending(bigint, jsonb) IS 'All committed EventRuns above a version vector, {"peer":counter}';
+
+CREATE FUNCTION crdt.frontier(doc bigint) RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'frontier_wrapper';
+COMMENT ON FUNCTION crdt.frontier(bigint) IS 'The heads of a doc''s event graph, [["peer",counter],...]';
+
+CREATE FUNCTION crdt.version(doc bigint) RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'version_wrapper';
+COMMENT ON FUNCTION crdt.version(bigint) IS 'The version vector of a doc, {"peer":counter}: per peer the last committed event';
+
+CREATE FUNCTION crdt.doc_sync_state(doc bigint) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'doc_sync_state_wrapper';
+COMMENT ON FUNCTION crdt.doc_sync_state(bigint) IS 'Frontier and version vector of a doc, {"frontier","versions"}';
+
+CREATE FUNCTION crdt.lca(doc bigint, a jsonb, b jsonb) RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'lca_wrapper';
+COMMENT ON FUNCTION crdt.lca(bigint, jsonb, jsonb) IS 'The heads of the greatest version that both frontiers hold';
+
+CREATE FUNCTION crdt.compare(doc bigint, a jsonb, b jsonb) RETURNS text
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'compare_wrapper';
+COMMENT ON FUNCTION crdt.compare(bigint, jsonb, jsonb) IS
+    'How one frontier stands to another: before, after, equal or concurrent';
+
+CREATE FUNCTION crdt.events_since(doc bigint, frontier jsonb) RETURNS jsonb
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'events_since_wrapper';
+COMMENT ON FUNCTION crdt.events_since(bigint, jsonb) IS 'All committed EventRuns that are not in a frontier''s past';

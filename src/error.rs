@@ -89,13 +89,31 @@ impl Error {
 impl From<crdt_engine::Error> for Error {
     fn from(e: crdt_engine::Error) -> Self {
         use crdt_engine::Error as E;
-        let state = match &e {
-            E::Malformed { .. } => state::MALFORMED,
-            E::TooLarge { .. } => state::LIMIT,
-            E::OutOfMemory { .. } => state::OUT_OF_MEMORY,
-            E::NulCharacter { .. } => state::UNTRANSLATABLE,
-            E::ClockRange { .. } => state::CLOCK_RANGE,
+        let (state, hint) = match &e {
+            E::Malformed { .. } | E::DuplicateColumn { .. } => (state::MALFORMED, None),
+            E::TooLarge { .. } => (state::LIMIT, Some("Send it in several requests.")),
+            E::OutOfMemory { .. } => (state::OUT_OF_MEMORY, None),
+            E::NulCharacter { .. } => (state::UNTRANSLATABLE, Some("PostgreSQL cannot hold \\u0000 in text.")),
+            E::UnknownOpType { .. } => {
+                (state::UNKNOWN_OP, Some("This server knows \"insert\", \"update\" and \"delete\" in JSON."))
+            }
+            E::Unsupported { .. } => (state::FORMAT, Some("The sender speaks a newer format: upgrade this server.")),
+            E::ClockRange { .. } => (state::CLOCK_RANGE, None),
+            E::BrokenGraph { .. } => (state::CORRUPT, None),
+            E::CounterGap { .. } => (state::GAP, Some("Send the missing events first.")),
+            E::UnknownDep { .. } => (state::UNKNOWN_DEP, Some("Send the events it depends on first.")),
+            E::SelfDep { .. } => (state::CYCLE, None),
+            E::LamportOrder { .. } | E::LamportBound { .. } => (state::LAMPORT, None),
+            E::UnknownRoot { .. } | E::RootOrder { .. } => (state::ROOT, None),
+            E::Equivocation { .. } => (
+                state::EQUIVOCATION,
+                Some("Two replicas write under one name: give one of them a new peer_id."),
+            ),
         };
-        Error::new(state, e.to_string())
+        let error = Error::new(state, e.to_string());
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
     }
 }

@@ -1,2 +1,63 @@
-//! crdt_db: mergeable tables for PostgreSQL.
+//! crdt_db: ordinary PostgreSQL tables, made mergeable.
+//!
+//! Data goes one way. Remote: bytes → wire → graph and oplog → merge → row patches → rows ([`push`], [`apply`]).
+//! Local: trigger → [`capture`] → [`flush`] → [`store`]. The engine (`crates/engine`) decides, this crate acts.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`pg`] | everything unsafe: PostgreSQL's memory, in and out |
+//! | [`error`] | errors with their SQLSTATEs |
+//! | [`catalog`] | docs, peers, tracked tables |
+//! | [`docstate`] | what sessions share in memory |
+//! | [`capture`] | plain SQL into operations |
+//! | [`flush`] | operations into the log at commit |
+//! | [`store`] | the log |
+//! | [`committed`] | the log as others may see it |
+//! | [`pager`] | runs above a version, in whole transactions |
+//! | [`pull`] | what a replica does not have |
+//! | [`sync`] | frontier, version, and questions about versions |
+//! | [`apply`] | row patches into rows |
+#![deny(unsafe_code)]
+
+#[cfg(not(panic = "unwind"))]
+compile_error!("a panic must unwind: anything else takes the server down");
+
+mod apply;
+mod capture;
+mod catalog;
+mod committed;
+mod ddl;
+mod derive;
+mod docstate;
+mod error;
+mod flush;
+mod functions;
+mod generic;
+mod ingest;
+mod materialize;
+mod pager;
+mod pg;
+mod pull;
+mod push;
+mod store;
+mod sync;
+mod track;
+
 ::pgrx::pg_module_magic!();
+::pgrx::extension_sql_file!("../sql/crdt_db.sql", name = "crdt_db");
+
+/// What the server calls when it loads the library.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    pg::entry::init();
+    if pg::shmem::preloading() {
+        docstate::init();
+    }
+    pg::inval::init();
+    pg::xact::init(pg::xact::Callbacks {
+        before_commit: flush::before_commit,
+        ended: flush::ended,
+        sub_aborted: flush::sub_aborted,
+        sub_committed: flush::sub_committed,
+    });
+}

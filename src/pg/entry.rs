@@ -13,7 +13,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::error::{Error, Result, SqlState};
+use crate::error::{Error, Result};
 
 // Declared here and not taken from pgrx: its wrappers catch errors, and these are to let one go.
 unsafe extern "C-unwind" {
@@ -44,7 +44,7 @@ unsafe extern "C-unwind" fn remember(_arg: *mut c_void) {
         pg_sys::CurrentMemoryContext = context;
         let copy = pg_sys::CopyErrorData();
         pg_sys::CurrentMemoryContext = saved;
-        if (*copy).elevel >= pg_sys::ERROR as c_int {
+        if (*copy).elevel >= PgLogLevel::ERROR as c_int {
             RAISED.set(copy);
         } else {
             pg_sys::FreeErrorData(copy);
@@ -73,8 +73,7 @@ pub fn entry<R>(body: impl FnOnce() -> Result<R>) -> R {
     }
 }
 
-/// Runs `body`, which may raise PostgreSQL errors, and hands the SQLSTATE of an error to `recover`: `Some` swallows it.
-/// The caller must have opened a subtransaction and roll it back.
+/// Runs `body`, which may raise an error of PostgreSQL. Unless the error is resumed, `body` must be a subtransaction.
 pub fn catch<R>(body: impl FnOnce() -> Result<R>) -> std::result::Result<Result<R>, Caught> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(r) => Ok(r),
@@ -89,9 +88,9 @@ pub struct Caught {
 }
 
 impl Caught {
-    /// Has the error this state?
-    pub fn is(&self, state: SqlState) -> bool {
-        self.state.as_ref() == Some(state.0)
+    /// Is it of SQLSTATE class 23?
+    pub fn is_constraint_violation(&self) -> bool {
+        self.state.is_some_and(|s| s.starts_with(b"23"))
     }
 
     /// Lets it go on.
@@ -151,7 +150,7 @@ fn raise(error: Error) -> ! {
     drop(error);
     // SAFETY: as in `rethrow`; formats are constant.
     unsafe {
-        if errstart(pg_sys::ERROR as c_int, std::ptr::null()) {
+        if errstart(PgLogLevel::ERROR as c_int, std::ptr::null()) {
             errcode(code);
             errmsg_internal(c"%s".as_ptr(), message);
             if let Some(detail) = detail {
@@ -164,6 +163,12 @@ fn raise(error: Error) -> ! {
         }
     }
     unreachable!("an ERROR does not return")
+}
+
+/// Keeps Rust backtraces out of messages to clients, whatever the server's environment says.
+pub fn init() {
+    // SAFETY: the library is loaded by a process with one thread.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") }
 }
 
 /// Lets a cancel or termination request through.

@@ -4,10 +4,34 @@
 
 pub mod datum;
 pub mod entry;
+pub mod function;
+pub mod inval;
 pub mod lock;
+pub mod probe;
 pub mod relation;
 pub mod shmem;
 pub mod spi;
 pub mod trigger;
 pub mod types;
+mod unbound;
 pub mod xact;
+
+use pgrx::pg_sys;
+
+/// The database's OID.
+pub fn database() -> u32 {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::MyDatabaseId }.to_u32()
+}
+
+/// This backend's process id.
+pub fn process_id() -> i32 {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::MyProcPid }
+}
+
+/// Is the database's encoding UTF8?
+pub fn database_is_utf8() -> bool {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
+}

@@ -281,6 +281,11 @@ impl<'r> IndexScan<'r> {
         }
         Some(Row { slot: self.slot, _scan: PhantomData })
     }
+
+    /// The row that [`IndexScan::next_row`] gave last, which must have been one.
+    pub fn current(&self) -> Row<'_> {
+        Row { slot: self.slot, _scan: PhantomData }
+    }
 }
 
 impl Drop for IndexScan<'_> {
@@ -331,15 +336,18 @@ impl Row<'_> {
         self.bytes(attno).map(|b| String::from_utf8_lossy(&b).into_owned())
     }
 
-    /// The transaction that wrote the row.
+    /// The transaction that wrote the row; `FrozenTransactionId` (2) when that was so long ago that the number may have
+    /// been used again.
     pub fn xmin(&self) -> u32 {
-        // SAFETY: slots of heap scans know their system columns.
+        // SAFETY: the slot of a heap scan holds a heap tuple; it is not copied and stays with the slot.
         unsafe {
-            let mut isnull = false;
-            let attno = pg_sys::MinTransactionIdAttributeNumber;
-            let ops = &*(*self.slot).tts_ops;
-            let get = ops.getsysattr.expect("a heap slot has system columns");
-            get(self.slot, attno, &mut isnull).value() as u32
+            let mut copied = false;
+            let header = (*pg_sys::ExecFetchSlotHeapTuple(self.slot, false, &mut copied)).t_data;
+            let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
+            if (*header).t_infomask & frozen == frozen {
+                return pg_sys::FrozenTransactionId.into_inner();
+            }
+            (*header).t_choice.t_heap.t_xmin.into_inner()
         }
     }
 }
@@ -427,40 +435,58 @@ unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext
     }
 }
 
-/// Runs `body` in a memory context of its own, which is emptied by [`RowMemory::reset`] and goes at the end.
+/// Memory for what is allocated while a row is looked at; emptied every few rows. Rows themselves must be fetched
+/// outside: a slot frees its tuple itself.
 pub struct RowMemory {
     context: pg_sys::MemoryContext,
-    saved: pg_sys::MemoryContext,
+    rows: usize,
 }
 
+/// Rows between two emptyings.
+const ROWS_A_RESET: usize = 256;
+
 impl RowMemory {
-    /// Switches to a fresh context.
+    /// A fresh context below the current one.
     #[allow(clippy::new_without_default)]
     pub fn new() -> RowMemory {
         // SAFETY: the current context lives at least as long as this statement.
-        unsafe {
-            let saved = pg_sys::CurrentMemoryContext;
-            let context = memory_context(saved);
-            pg_sys::CurrentMemoryContext = context;
-            RowMemory { context, saved }
-        }
+        RowMemory { context: unsafe { memory_context(pg_sys::CurrentMemoryContext) }, rows: 0 }
     }
 
-    /// Frees what was allocated since the last reset.
-    pub fn reset(&mut self) {
-        // SAFETY: ours; nothing borrowed from it is kept by the callers of this module.
-        unsafe { pg_sys::MemoryContextReset(self.context) }
+    /// Runs `body` for one row; nothing that it allocates from PostgreSQL may be kept.
+    pub fn row<R>(&mut self, body: impl FnOnce() -> R) -> R {
+        struct Back(pg_sys::MemoryContext);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                // SAFETY: the context that was current before.
+                unsafe { pg_sys::CurrentMemoryContext = self.0 }
+            }
+        }
+        self.rows += 1;
+        // SAFETY: ours; nothing allocated for earlier rows is kept.
+        let _back = unsafe {
+            if self.rows.is_multiple_of(ROWS_A_RESET) {
+                pg_sys::MemoryContextReset(self.context);
+            }
+            let back = Back(pg_sys::CurrentMemoryContext);
+            pg_sys::CurrentMemoryContext = self.context;
+            back
+        };
+        body()
     }
 }
 
 impl Drop for RowMemory {
     fn drop(&mut self) {
-        // SAFETY: ours. While an error is on its way PostgreSQL resets contexts itself.
-        unsafe {
-            pg_sys::CurrentMemoryContext = self.saved;
-            if !std::thread::panicking() {
-                pg_sys::MemoryContextDelete(self.context);
-            }
+        if !std::thread::panicking() {
+            // SAFETY: ours. While an error is on its way PostgreSQL resets contexts itself.
+            unsafe { pg_sys::MemoryContextDelete(self.context) }
         }
     }
+}
+
+/// The next value of a sequence; not undone by a rollback.
+pub fn next_value(sequence: Oid) -> i64 {
+    // SAFETY: no permission check, as for an identity column.
+    unsafe { super::unbound::nextval(sequence) }
 }

@@ -15,6 +15,16 @@ const NAME: &CStr = c"crdt_db";
 /// Implementors promise the above.
 pub unsafe trait Plain: Sized + 'static {}
 
+/// Says that a struct of numbers and arrays of numbers is [`Plain`].
+macro_rules! plain {
+    ($ty:ty) => {
+        #[allow(unsafe_code)]
+        // SAFETY: made of integers, booleans and arrays of them, for which all zero is a value.
+        unsafe impl $crate::pg::shmem::Plain for $ty {}
+    };
+}
+pub(crate) use plain;
+
 /// A block of shared memory behind a lock.
 pub struct Shared<T: Plain> {
     block: AtomicPtr<UnsafeCell<T>>,

@@ -258,18 +258,23 @@ fn check_key_type(rel: &Relation, column: &Column, collation: Oid) -> Result<()>
 
 /// The partitioned ancestor furthest up, or the relation itself.
 pub fn partition_root(relid: Oid) -> Oid {
-    unsafe extern "C-unwind" {
-        fn get_partition_ancestors(relid: Oid) -> *mut pg_sys::List;
-    }
-    // SAFETY: catalog look-ups; the list of ancestors has the root last. pgrx does not bind the function, so the
-    // boundary that turns its errors into panics is put around it here.
+    // SAFETY: catalog look-ups; the list of ancestors has the root last.
     unsafe {
         if !pg_sys::get_rel_relispartition(relid) {
             return relid;
         }
-        let list = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(relid));
+        let list = super::unbound::partition_ancestors(relid);
         let root = if list.is_null() { relid } else { pg_sys::list_nth_oid(list, (*list).length - 1) };
         pg_sys::list_free(list);
         root
     }
+}
+
+/// The base type of an attribute, counted from 0.
+///
+/// # Safety
+/// `rel` must be open and have the attribute.
+pub(super) unsafe fn attribute_type(rel: pg_sys::Relation, i: usize) -> Oid {
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::getBaseType((*tuple_desc_attr((*rel).rd_att, i)).atttypid) }
 }

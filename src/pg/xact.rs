@@ -1,6 +1,7 @@
 //! Transactions: callbacks, snapshots, ids.
 
 use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
 
 use pgrx::pg_sys;
@@ -95,6 +96,25 @@ pub fn xid_if_any() -> u32 {
     unsafe { pg_sys::GetTopTransactionIdIfAny() }.into_inner()
 }
 
+/// Was this row, as its `txn` and xmin say, written by the transaction we are in? Both are looked at: 32 bits come
+/// round again, and 64 may have come with a dump from another server.
+pub fn is_own(full: u64, xmin: u32) -> bool {
+    // SAFETY: plain reads inside a transaction.
+    unsafe {
+        pg_sys::GetTopFullTransactionIdIfAny().value == full
+            && pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xmin))
+    }
+}
+
+/// Does the active snapshot see what `xid` committed? Nothing of our own counts as committed.
+pub fn active_snapshot_sees(xid: u32) -> bool {
+    let xid = pg_sys::TransactionId::from_inner(xid);
+    // SAFETY: a statement is running, so there is an active snapshot; it is not modified.
+    unsafe {
+        !pg_sys::TransactionIdIsCurrentTransactionId(xid) && !pg_sys::XidInMVCCSnapshot(xid, pg_sys::GetActiveSnapshot())
+    }
+}
+
 /// When the current transaction started, in microseconds since 2000-01-01.
 pub fn started_at() -> i64 {
     // SAFETY: a plain read.
@@ -111,6 +131,31 @@ pub fn repeatable_read() -> bool {
 pub fn snapshot_sees(xid: u32) -> bool {
     // SAFETY: the transaction snapshot exists in REPEATABLE READ once a statement has run; it is not modified.
     unsafe { !pg_sys::XidInMVCCSnapshot(pg_sys::TransactionId::from_inner(xid), pg_sys::GetTransactionSnapshot()) }
+}
+
+/// May there be prepared transactions?
+pub fn prepared_possible() -> bool {
+    // SAFETY: a plain read.
+    unsafe { super::unbound::max_prepared_xacts() > 0 }
+}
+
+/// May this transaction not write?
+pub fn read_only() -> bool {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::XactReadOnly }
+}
+
+/// Waits until a transaction has ended.
+pub fn wait_for(xid: u32) {
+    // SAFETY: waiting outside of any tuple; deadlocks are found as usual.
+    unsafe {
+        pg_sys::XactLockTableWait(
+            pg_sys::TransactionId::from_inner(xid),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            pg_sys::XLTW_Oper::XLTW_None,
+        );
+    }
 }
 
 /// Is this server a standby?
@@ -184,42 +229,23 @@ pub fn flush_commit(xid: u32) {
     }
 }
 
-/// A subtransaction around work that may fail: `release` keeps what was done, `roll_back` undoes it.
-pub struct SubTransaction {
-    context: pg_sys::MemoryContext,
-    owner: pg_sys::ResourceOwner,
-}
-
-impl SubTransaction {
-    /// Begins one.
-    pub fn begin() -> SubTransaction {
-        // SAFETY: as PL/pgSQL does for a block with EXCEPTION.
-        unsafe {
-            let context = pg_sys::CurrentMemoryContext;
-            let owner = pg_sys::CurrentResourceOwner;
-            pg_sys::BeginInternalSubTransaction(std::ptr::null());
-            pg_sys::CurrentMemoryContext = context;
-            SubTransaction { context, owner }
-        }
-    }
-
-    /// Keeps what was done.
-    pub fn release(self) {
-        // SAFETY: begun by `begin`, innermost.
-        unsafe {
+/// Runs `body` in a subtransaction: `Some` keeps what it did, `None` undoes it. An error undoes it too, and goes on: it
+/// must not leave while the subtransaction is open, or the session would be stuck in it.
+pub fn subtransaction<R>(body: impl FnOnce() -> Result<Option<R>>) -> Result<Option<R>> {
+    // SAFETY: as PL/pgSQL does for a block with EXCEPTION: memory context and resource owner are put back.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = context;
+        let result = catch_unwind(AssertUnwindSafe(body));
+        if matches!(result, Ok(Ok(Some(_)))) {
             pg_sys::ReleaseCurrentSubTransaction();
-            pg_sys::CurrentMemoryContext = self.context;
-            pg_sys::CurrentResourceOwner = self.owner;
-        }
-    }
-
-    /// Undoes what was done.
-    pub fn roll_back(self) {
-        // SAFETY: as above.
-        unsafe {
+        } else {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
-            pg_sys::CurrentMemoryContext = self.context;
-            pg_sys::CurrentResourceOwner = self.owner;
         }
+        pg_sys::CurrentMemoryContext = context;
+        pg_sys::CurrentResourceOwner = owner;
+        result.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }

@@ -29,7 +29,8 @@ pub struct Limits {
     pub value_bytes: usize,
     /// Nesting of one JSON value, and of the parts of a request that are skipped. Default 128.
     pub depth: usize,
-    /// Bytes of text that a request may expand to: LZ4 and dictionaries together. Default 256 MiB.
+    /// Bytes that a request may expand to: what comes out of LZ4, and, counted apart, texts once dictionaries are resolved.
+    /// Default 256 MiB.
     pub decompressed_bytes: usize,
 }
 
@@ -87,11 +88,12 @@ pub(crate) struct Budget<'l> {
     pub cells: usize,
     pub deps: usize,
     pub text: usize,
+    pub expanded: usize,
 }
 
 impl<'l> Budget<'l> {
     pub fn new(limits: &'l Limits) -> Self {
-        Budget { limits, ops: 0, cells: 0, deps: 0, text: 0 }
+        Budget { limits, ops: 0, cells: 0, deps: 0, text: 0, expanded: 0 }
     }
 
     pub fn add_ops(&mut self, n: usize) -> Result<()> {
@@ -107,6 +109,12 @@ impl<'l> Budget<'l> {
     pub fn add_deps(&mut self, n: usize) -> Result<()> {
         self.deps = self.deps.saturating_add(n);
         within("event ids in a request", self.deps, self.limits.deps)
+    }
+
+    /// Bytes that come out of LZ4: many small blobs may each expand 255 times, and expanding takes time.
+    pub fn add_expanded(&mut self, n: usize) -> Result<()> {
+        self.expanded = self.expanded.saturating_add(n);
+        within("bytes to decompress", self.expanded, self.limits.decompressed_bytes)
     }
 
     pub fn add_text(&mut self, n: usize) -> Result<()> {

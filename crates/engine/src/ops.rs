@@ -204,14 +204,21 @@ pub(crate) struct Op {
     cells_to: u32,
 }
 
-/// A place in an [`OpBuf`] to truncate back to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A place in an [`OpBuf`] to truncate back to; the default is the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     ops: usize,
     cells: usize,
     text: usize,
     bytes: usize,
     refs: usize,
+}
+
+impl Mark {
+    /// How many operations lie before it.
+    pub fn ops(&self) -> usize {
+        self.ops
+    }
 }
 
 /// Operations in the order they were made.
@@ -244,7 +251,14 @@ impl OpBuf {
 
     /// Bytes of memory the operations take, roughly: what a budget is compared with.
     pub fn memory(&self) -> usize {
-        self.text.len() + self.bytes.len() + self.ops.len() * size_of::<Op>() + self.cells.len() * size_of::<Cell>()
+        self.memory_since(Mark::default())
+    }
+
+    /// The same for what was appended after `mark`.
+    pub fn memory_since(&self, mark: Mark) -> usize {
+        let ops = (self.ops.len() - mark.ops) * size_of::<Op>();
+        let cells = (self.cells.len() - mark.cells) * size_of::<Cell>();
+        self.text.len() - mark.text + self.bytes.len() - mark.bytes + ops + cells
     }
 
     /// The symbol of a name, interned at need. For names from the catalog; [`OpBuf::intern`] is for names from outside.

@@ -12,6 +12,7 @@ mod origins;
 mod read;
 mod shapes;
 mod texts;
+mod times;
 mod types;
 mod values;
 

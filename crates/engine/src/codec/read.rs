@@ -15,8 +15,8 @@ use crate::limits::{Budget, Limits, within};
 use crate::ops::{OpBuf, Origin, Sym, kind};
 
 /// Appends all operations of a blob and returns which they are; on an error nothing stays appended (names stay
-/// interned). Errors: [`Error::Malformed`], [`Error::TooLarge`], [`Error::Unsupported`], [`Error::NulCharacter`],
-/// [`Error::DuplicateColumn`], [`Error::ClockRange`], [`Error::OutOfMemory`].
+/// interned). Errors: [`crate::Error::Malformed`], [`crate::Error::TooLarge`], [`crate::Error::Unsupported`], [`crate::Error::NulCharacter`],
+/// [`crate::Error::DuplicateColumn`], [`crate::Error::ClockRange`], [`crate::Error::OutOfMemory`].
 pub fn decode(bytes: &[u8], limits: &Limits, into: &mut OpBuf) -> Result<Range<usize>> {
     within("bytes of a request", bytes.len(), limits.request_bytes)?;
     decode_within(bytes, &mut Budget::new(limits), into)
@@ -27,7 +27,7 @@ pub(crate) fn decode_within(bytes: &[u8], budget: &mut Budget<'_>, into: &mut Op
     let mark = into.mark();
     let from = into.len();
     let mut all = |into: &mut OpBuf| {
-        let (head, body) = head::open(bytes, budget.limits)?;
+        let (head, body) = head::open(bytes, budget)?;
         Reader::new(&head, &body, budget)?.append(&head, budget, into, |_, _| Ok(true))
     };
     match all(into) {
@@ -51,8 +51,8 @@ pub fn decode_rows(
     within("bytes of a request", bytes.len(), limits.request_bytes)?;
     let mark = into.mark();
     let mut some = |into: &mut OpBuf| {
-        let (head, body) = head::open(bytes, limits)?;
         let mut budget = Budget::new(limits);
+        let (head, body) = head::open(bytes, &mut budget)?;
         let mut reader = Reader::new(&head, &body, &mut budget)?;
         let picked = reader.pick(&head, limits, wanted)?;
         if !picked.contains(&true) {

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     stream_numbers: Numbers<(Sym, Option<Sym>)>,
     /// The latest shape by a hash of its look; others of the same hash follow by [`PlanShape::before`].
     by_look: FxHashMap<u64, u32>,
+    /// How many shapes are in `by_look`.
+    indexed: usize,
 }
 
 pub(crate) struct PlanStream {
@@ -44,6 +46,7 @@ struct PlanShape {
     tbl: Sym,
     row: u32,
     columns: Vec<u32>,
+    look: u64,
     before: Option<u32>,
 }
 
@@ -56,7 +59,10 @@ fn kind_of(op: &Op) -> u64 {
     }
 }
 
-/// Numbers things from 0 in the order they come. A transaction of one row has a handful: those are searched, not hashed.
+/// A transaction of one row has a handful of names and shapes: those are searched, not hashed.
+const SEARCHED: usize = 16;
+
+/// Numbers things from 0 in the order they come.
 struct Numbers<K> {
     list: Vec<K>,
     map: FxHashMap<K, u32>,
@@ -69,18 +75,16 @@ impl<K> Default for Numbers<K> {
 }
 
 impl<K: Copy + Eq + std::hash::Hash> Numbers<K> {
-    const SEARCHED: usize = 16;
-
     fn get(&self, key: K) -> Option<u32> {
         match self.list.len() {
-            0..=Self::SEARCHED => self.list.iter().position(|k| *k == key).map(|n| n as u32),
+            0..=SEARCHED => self.list.iter().position(|k| *k == key).map(|n| n as u32),
             _ => self.map.get(&key).copied(),
         }
     }
 
     fn add(&mut self, key: K) -> Result<()> {
         alloc::push(&mut self.list, key)?;
-        if self.list.len() <= Self::SEARCHED {
+        if self.list.len() <= SEARCHED {
             return Ok(());
         }
         for (n, &k) in self.list.iter().enumerate().skip(self.map.len()) {
@@ -148,31 +152,40 @@ impl Plan {
     }
 
     fn shape(&mut self, op: &Op, cells: &[Cell]) -> Result<u32> {
-        let look = look(op, cells);
-        let mut candidate = match self.shapes.len() {
-            0 => None,
-            _ => self.by_look.get(&look).copied(),
-        };
-        let before = candidate;
+        if self.shapes.len() <= SEARCHED {
+            if let Some(shape) = (0..self.shapes.len() as u32).find(|&shape| self.looks(shape, op, cells)) {
+                return Ok(shape);
+            }
+            return self.declare(op, cells);
+        }
+        for shape in self.indexed..self.shapes.len() {
+            room(&mut self.by_look)?;
+            self.shapes[shape].before = self.by_look.insert(self.shapes[shape].look, shape as u32);
+            self.indexed = shape + 1;
+        }
+        let mut candidate = self.by_look.get(&look(op, cells)).copied();
         while let Some(shape) = candidate {
             if self.looks(shape, op, cells) {
                 return Ok(shape);
             }
             candidate = self.shapes[shape as usize].before;
         }
-        let number = self.shapes.len() as u32;
-        let shape = self.declare(op, cells, before)?;
-        alloc::push(&mut self.shapes, shape)?;
-        room(&mut self.by_look)?;
-        self.by_look.insert(look, number);
-        Ok(number)
+        self.declare(op, cells)
     }
 
-    fn declare(&mut self, op: &Op, cells: &[Cell], before: Option<u32>) -> Result<PlanShape> {
+    /// A shape not seen before.
+    fn declare(&mut self, op: &Op, cells: &[Cell]) -> Result<u32> {
+        let shape = self.write_shape(op, cells)?;
+        alloc::push(&mut self.shapes, shape)?;
+        Ok(self.shapes.len() as u32 - 1)
+    }
+
+    fn write_shape(&mut self, op: &Op, cells: &[Cell]) -> Result<PlanShape> {
         let kind = kind_of(op);
         alloc::reserve(&mut self.bytes, 20)?;
         put_varint(&mut self.bytes, kind);
-        let mut shape = PlanShape { kind, tbl: op.tbl, row: 0, columns: Vec::new(), before };
+        let mut shape =
+            PlanShape { kind, tbl: op.tbl, row: 0, columns: Vec::new(), look: look(op, cells), before: None };
         match op.kind {
             Kind::Opaque { kind: kind::INSERT | kind::UPDATE | kind::DELETE, .. } => {
                 let what = format!("kind {kind} is a row operation and cannot be opaque");

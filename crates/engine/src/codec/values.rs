@@ -80,6 +80,12 @@ pub(crate) fn put(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored]) -> Result<(
 
 /// Appends values of one type and returns the mode.
 fn put_typed(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored], of: u8) -> Result<u8> {
+    // One value alone, as in a transaction of one row, needs no memory to be gathered in.
+    match values {
+        [Stored::Int(n)] => return ints::put_payload(out, &[*n]),
+        [Stored::Text(s) | Stored::Json(s)] => return texts::put(out, &[buf.text(*s)]),
+        _ => {}
+    }
     match of {
         NULL => Ok(0),
         BOOL => put_bools(out, values),

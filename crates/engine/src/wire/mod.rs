@@ -19,6 +19,10 @@ use crate::ops::{OpBuf, OpRef, kind};
 /// A version vector: per peer the highest counter known. A peer that is absent is not known at all.
 pub type Versions = BTreeMap<String, u64>;
 
+/// Peers of the hub of which a client knows more than the hub does, with the greatest counter the hub has; `None` (JSON:
+/// null) when it has no event of the peer any more.
+pub type Ahead = BTreeMap<String, Option<u64>>;
+
 /// Consecutive events of one peer: counters and lamports rise by one, only the first has dependencies besides its
 /// predecessor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,9 +155,8 @@ pub struct PushResponse {
     pub frontier: Vec<EventId>,
     /// The hub's version vector.
     pub versions: Versions,
-    /// Peers of the hub of which the client knows more than the hub does, with the hub's counters: events were lost there
-    /// and the client has them. Left out of JSON when empty.
-    pub ahead: Versions,
+    /// Events that the hub lost and the client has. Left out of JSON when empty.
+    pub ahead: Ahead,
 }
 
 /// The answer to `pull`.
@@ -168,5 +171,5 @@ pub struct PullResponse {
     /// What the client has after this page.
     pub versions: Versions,
     /// As in [`PushResponse::ahead`].
-    pub ahead: Versions,
+    pub ahead: Ahead,
 }

@@ -9,7 +9,7 @@ use crate::codec::{self, Input, unzigzag};
 use crate::error::{Error, Result};
 use crate::id::{EventId, MAX_CLOCK};
 use crate::limits::{Budget, Limits, within};
-use crate::wire::{Batch, PullRequest, PullResponse, PushRequest, PushResponse, Run, Versions};
+use crate::wire::{Ahead, Batch, PullRequest, PullResponse, PushRequest, PushResponse, Run, Versions};
 
 /// A message whose operations are still encoded: for whoever stores or forwards them.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub struct Message<'a> {
     /// See [`PushResponse::duplicate`].
     pub duplicate: u64,
     /// See [`PushResponse::ahead`].
-    pub ahead: Versions,
+    pub ahead: Ahead,
     body: Cow<'a, [u8]>,
     /// Where in the body the operations of each run lie.
     blobs: Vec<Range<usize>>,
@@ -57,7 +57,7 @@ impl<'a> Message<'a> {
             accept: Vec::new(),
             accepted: 0,
             duplicate: 0,
-            ahead: Versions::new(),
+            ahead: Ahead::new(),
             body: Cow::Borrowed(&[]),
             blobs: Vec::new(),
         };
@@ -77,7 +77,7 @@ impl<'a> Message<'a> {
         let mut batch = Batch::default();
         for (i, blob) in self.blobs.iter().enumerate() {
             let ops = codec::decode_within(&self.body[blob.clone()], &mut budget, &mut batch.ops);
-            self.runs[i].ops = ops.map_err(|e| e.inside(&format!("request.events[{i}].ops")))?;
+            self.runs[i].ops = ops.map_err(|e| e.inside(&format!("events[{i}].ops")))?;
         }
         batch.runs = self.runs;
         Ok(batch)
@@ -101,14 +101,14 @@ impl<'a> Message<'a> {
             let mut section = Input::new(bytes);
             match tag {
                 tag::RUN => {
-                    let at = format!("request.events[{}]", self.runs.len());
+                    let at = format!("events[{}]", self.runs.len());
                     self.run(section, end, &peers, &mut budget).map_err(|e| e.inside(&at))?;
                     continue;
                 }
                 tag::SENDER => self.sender = Some(alloc::string(codec::name("peer_id", section.rest(), limits)?)?),
                 tag::FRONTIER => self.frontier = event_ids(&mut section, None, &peers, &mut budget)?,
                 tag::VERSIONS => self.versions = versions(&mut section, &peers, limits)?,
-                tag::AHEAD => self.ahead = versions(&mut section, &peers, limits)?,
+                tag::AHEAD => self.ahead = ahead(&mut section, &peers, limits)?,
                 tag::HAS_MORE => self.has_more = section.varint()? != 0,
                 tag::LIMIT => self.limit = Some(clock(&mut section, "limit")?),
                 tag::ACCEPT => self.accept = names(&mut section, limits)?,
@@ -179,7 +179,7 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Type, Cow<'a, [u8]>)> {
     }
     match critical & LZ4 {
         0 => Ok((of, Cow::Borrowed(input.rest()))),
-        _ => Ok((of, Cow::Owned(codec::expand(&mut input, limits)?))),
+        _ => Ok((of, Cow::Owned(codec::expand(&mut input, &mut Budget::new(limits))?))),
     }
 }
 
@@ -244,6 +244,23 @@ fn versions(input: &mut Input<'_>, peers: &[&str], limits: &Limits) -> Result<Ve
     Ok(versions)
 }
 
+/// Each counter is told as one more than it is; 0 says that there is none.
+fn ahead(input: &mut Input<'_>, peers: &[&str], limits: &Limits) -> Result<Ahead> {
+    let mut ahead = Ahead::new();
+    while !input.is_empty() {
+        within("peers of a version vector", ahead.len() + 1, limits.runs)?;
+        let peer = alloc::string(peer(input, peers)?)?;
+        let counter = match input.varint()? {
+            n if n <= MAX_CLOCK + 1 => n.checked_sub(1),
+            n => return Err(Error::ClockRange { what: "counter", value: n.to_string() }),
+        };
+        if ahead.insert(peer, counter).is_some() {
+            return Err(input.bad("a peer twice in a version vector"));
+        }
+    }
+    Ok(ahead)
+}
+
 fn names(input: &mut Input<'_>, limits: &Limits) -> Result<Vec<String>> {
     let mut names = Vec::new();
     while !input.is_empty() {
@@ -265,7 +282,7 @@ fn expect<'a>(bytes: &'a [u8], limits: &Limits, of: Type) -> Result<Message<'a>>
 /// A PushRequest.
 pub fn decode_push(bytes: &[u8], limits: &Limits) -> Result<PushRequest> {
     let mut message = expect(bytes, limits, Type::Push)?;
-    let missing = || Error::Malformed { at: "request.peer_id".into(), what: "the field is missing".into() };
+    let missing = || Error::Malformed { at: "peer_id".into(), what: "the field is missing".into() };
     let peer_id = message.sender.take().ok_or_else(missing)?;
     let frontier = std::mem::take(&mut message.frontier);
     Ok(PushRequest { peer_id, batch: message.into_batch(limits)?, frontier })

@@ -7,7 +7,7 @@ use crate::alloc;
 use crate::codec::{self, put_bytes, put_varint, zigzag};
 use crate::error::{Error, Result};
 use crate::id::EventId;
-use crate::wire::{PullRequest, PullResponse, PushRequest, PushResponse, Run, Versions};
+use crate::wire::{Ahead, PullRequest, PullResponse, PushRequest, PushResponse, Run, Versions};
 
 /// Sections of a message, and the peers they named so far.
 #[derive(Debug, Default)]
@@ -62,6 +62,19 @@ impl Writer {
             varint(&mut bytes, counter)?;
         }
         self.section(tag, &bytes)
+    }
+
+    /// One more than each counter; 0 for none.
+    fn ahead(&mut self, ahead: &Ahead) -> Result<()> {
+        if ahead.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        for (peer, counter) in ahead {
+            self.peer(&mut bytes, peer)?;
+            varint(&mut bytes, counter.map_or(0, |n| n + 1))?;
+        }
+        self.section(tag::AHEAD, &bytes)
     }
 
     /// A run: the length of its head, the head, its operations up to the end of the section.
@@ -169,9 +182,7 @@ pub fn encode_push_response(response: &PushResponse) -> Result<Vec<u8>> {
     writer.section(tag::COUNTS, &counts)?;
     writer.frontier(&response.frontier)?;
     writer.versions(tag::VERSIONS, &response.versions)?;
-    if !response.ahead.is_empty() {
-        writer.versions(tag::AHEAD, &response.ahead)?;
-    }
+    writer.ahead(&response.ahead)?;
     writer.finish(Type::PushResponse)
 }
 
@@ -215,14 +226,12 @@ impl PullWriter {
         frontier: &[EventId],
         has_more: bool,
         versions: &Versions,
-        ahead: &Versions,
+        ahead: &Ahead,
     ) -> Result<Vec<u8>> {
         self.0.frontier(frontier)?;
         self.0.section(tag::HAS_MORE, &[has_more as u8])?;
         self.0.versions(tag::VERSIONS, versions)?;
-        if !ahead.is_empty() {
-            self.0.versions(tag::AHEAD, ahead)?;
-        }
+        self.0.ahead(ahead)?;
         self.0.finish(Type::PullResponse)
     }
 }

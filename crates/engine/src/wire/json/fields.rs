@@ -1,6 +1,7 @@
 //! Objects field by field, and the small things they hold: names, clocks, event ids, version vectors.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::alloc;
 use crate::error::{Error, Result};
@@ -8,7 +9,7 @@ use crate::id::{EventId, MAX_CLOCK};
 use crate::limits::{Budget, Limits, within};
 use crate::ops::{OpBuf, Sym};
 use crate::scan::Scanner;
-use crate::wire::Versions;
+use crate::wire::{Ahead, Versions};
 
 /// A field of an object: absent, or set once.
 pub(super) struct Slot<T> {
@@ -179,13 +180,22 @@ impl<'a, 'l> Reader<'a, 'l> {
 
     /// `{"peer": counter}`.
     pub fn versions(&mut self) -> Result<Versions> {
-        let mut versions = Versions::new();
+        self.by_peer(|r| r.clock("counter"))
+    }
+
+    /// `{"peer": counter or null}`.
+    pub fn ahead(&mut self) -> Result<Ahead> {
+        self.by_peer(|r| r.or_null(|r| r.clock("counter")))
+    }
+
+    fn by_peer<T>(&mut self, mut value: impl FnMut(&mut Self) -> Result<T>) -> Result<BTreeMap<String, T>> {
+        let mut versions = BTreeMap::new();
         let mut first = true;
         self.scanner.object()?;
         while let Some(peer) = self.scanner.key(&mut first)? {
             within("bytes of a name", peer.len(), self.budget.limits.name_bytes)?;
             within("peers of a version vector", versions.len() + 1, self.budget.limits.runs)?;
-            let counter = self.clock("counter").map_err(|e| e.inside(shortened(&peer)))?;
+            let counter = value(self).map_err(|e| e.inside(shortened(&peer)))?;
             if peer.is_empty() || versions.insert(alloc::string(&peer)?, counter).is_some() {
                 return Err(self.scanner.bad(format!("peer {:?} is empty or stands twice", shortened(&peer))));
             }

@@ -6,7 +6,7 @@ use crate::id::EventId;
 use crate::ops::{OpBuf, OpRef, Origin, kind};
 use crate::scan::write_string;
 use crate::value::ValueRef;
-use crate::wire::{PullRequest, PullResponse, PushRequest, PushResponse, Run, Versions};
+use crate::wire::{Ahead, PullRequest, PullResponse, PushRequest, PushResponse, Run, Versions};
 
 /// A number.
 pub fn write_int(out: &mut String, n: i64) -> Result<()> {
@@ -241,7 +241,7 @@ impl<'o> PullPage<'o> {
     }
 
     /// Ends the answer.
-    pub fn finish(self, frontier: &[EventId], has_more: bool, versions: &Versions, ahead: &Versions) -> Result<()> {
+    pub fn finish(self, frontier: &[EventId], has_more: bool, versions: &Versions, ahead: &Ahead) -> Result<()> {
         push_str(self.out, "],\"server_frontier\":")?;
         write_frontier(self.out, frontier)?;
         push_str(self.out, if has_more { ",\"has_more\":true" } else { ",\"has_more\":false" })?;
@@ -249,12 +249,18 @@ impl<'o> PullPage<'o> {
     }
 }
 
-fn versions_and_ahead(out: &mut String, versions: &Versions, ahead: &Versions) -> Result<()> {
+fn versions_and_ahead(out: &mut String, versions: &Versions, ahead: &Ahead) -> Result<()> {
     push_str(out, ",\"versions\":")?;
     write_versions(out, versions)?;
     if !ahead.is_empty() {
-        push_str(out, ",\"ahead\":")?;
-        write_versions(out, ahead)?;
+        push_str(out, ",\"ahead\":{")?;
+        for (i, (peer, counter)) in ahead.iter().enumerate() {
+            comma(out, i)?;
+            write_string(out, peer)?;
+            push_str(out, ":")?;
+            counter.map_or(ValueRef::Null, |n| ValueRef::Int(n as i64)).write_json(out)?;
+        }
+        push_str(out, "}")?;
     }
     push_str(out, "}")
 }

@@ -1,0 +1,383 @@
+//! Buffered operations into the log: as consecutive events of a slot's peer (design, section 5).
+//!
+//! The order of steps matters and was model-checked: slot, tail, deps, announcements, greatest lamport, write.
+
+use std::cell::RefCell;
+
+use crdt_engine::id::EventId;
+use rustc_hash::FxHashMap;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::capture::{self, DocBuffer};
+use crate::catalog;
+use crate::docstate::{self, DocKey, Head, Known, Tail};
+use crate::error::{Error, Result, state};
+use crate::pg::lock::{self, Space};
+use crate::pg::relation::{Lock, Relation, Snapshot};
+use crate::pg::xact::{self, End};
+use crate::pg::{self, entry, spi};
+use crate::store::{self, Author};
+
+/// Slots of a doc: transactions that commit at the same moment.
+const MAX_SLOTS: usize = 4096;
+/// Docs share slot locks by bucket, so that a transaction over many docs takes few.
+const SLOT_BUCKETS: u32 = 1024;
+
+/// What this transaction has written to one doc's log.
+struct Written {
+    slot: Option<Slot>,
+    /// Greatest lamport written.
+    lamport: u64,
+    events: u64,
+    heads: Vec<Head>,
+    covered: Vec<(i32, u64)>,
+    /// The deepest savepoint something was written in.
+    level: i32,
+    /// A savepoint with writes was rolled back: heads and tails have to be read from the log again.
+    doubtful: bool,
+}
+
+/// The slot this transaction writes as.
+#[derive(Clone, Copy)]
+struct Slot {
+    number: usize,
+    peer: i32,
+    /// The nesting level its lock was taken at.
+    level: i32,
+    /// The next counter, unless a savepoint that wrote was rolled back.
+    next: Option<u64>,
+}
+
+#[derive(Default)]
+struct Transaction {
+    docs: FxHashMap<i64, Written>,
+    /// Our pre-commit work is done: what is captured from now on is written at once.
+    past_commit: bool,
+    /// A push ran: it must not be prepared.
+    pushed: bool,
+    /// Docs that others know to be written by us.
+    writing: Vec<i64>,
+}
+
+thread_local! {
+    static TRANSACTION: RefCell<Transaction> = RefCell::new(Transaction::default());
+}
+
+/// The doc's key in shared memory.
+pub fn doc_key(doc: i64) -> DocKey {
+    DocKey { db: pg::database(), doc }
+}
+
+/// Writes a doc's buffered operations as runs of this transaction's slot, and empties the buffer.
+pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
+    let range = buffer.unwritten();
+    if range.is_empty() {
+        return Ok(());
+    }
+    let slot = take_slot(doc)?;
+    begin_write(doc);
+    let (slot, next, known) = read_tail(doc, slot)?;
+    let deps = visible_heads(doc, &known);
+    let own_lamport = TRANSACTION.with_borrow(|t| t.docs.get(&doc).map_or(0, |w| w.lamport));
+    let mut lamport = known.max_lamport.max(own_lamport) + 1;
+    let mut counter = next;
+    let mut runs = Vec::new();
+    let mut from = range.start;
+    while from < range.end {
+        entry::check_interrupts();
+        let to = store::cut(&buffer.ops, from, range.end);
+        let mut run = store::encode(&buffer.ops, from, to, counter, lamport)?;
+        if from == range.start {
+            run.deps = deps.iter().filter(|h| h.peer != slot.peer).map(|h| (h.peer, h.counter)).collect();
+        }
+        lamport += run.counter_end - run.counter_start + 1;
+        counter = run.counter_end + 1;
+        from = to;
+        runs.push(run);
+    }
+    if lamport > crdt_engine::id::MAX_CLOCK {
+        return Err(Error::new(state::CLOCK_RANGE, format!("the clock of doc {doc} has reached its end, 2^53-1")));
+    }
+    let actor = spi::current_user_name();
+    let author = Author { doc, peer: slot.peer, txn: xact::full_xid(), at: xact::started_at(), actor: &actor };
+    store::append(&author, &runs)?;
+    buffer.written();
+    let covered: Vec<(i32, u64)> = deps.iter().map(|h| (h.peer, h.counter)).collect();
+    let head = Head { peer: slot.peer, xid: xact::xid_if_any(), counter: counter - 1 };
+    note(doc, Some(Slot { next: Some(counter), ..slot }), lamport - 1, counter - next, &[head], &covered);
+    Ok(())
+}
+
+/// Lets pushes know that a run is on its way.
+fn begin_write(doc: i64) {
+    let new = TRANSACTION.with_borrow_mut(|t| {
+        let new = !t.writing.contains(&doc);
+        if new {
+            t.writing.push(doc);
+        }
+        new
+    });
+    if new {
+        docstate::begin_write(doc_key(doc));
+    }
+}
+
+/// See [`docstate::quiet`]. A prepared transaction may have written before this server started, and is not counted.
+pub fn quiet(doc: i64) -> Option<u64> {
+    if xact::prepared_possible() {
+        return None;
+    }
+    let own = TRANSACTION.with_borrow(|t| u32::from(t.writing.contains(&doc)));
+    docstate::quiet(doc_key(doc), own)
+}
+
+/// Remembers what was written, for the end of the transaction.
+fn note(doc: i64, slot: Option<Slot>, lamport: u64, events: u64, heads: &[Head], covered: &[(i32, u64)]) {
+    TRANSACTION.with_borrow_mut(|t| {
+        let written = t.docs.entry(doc).or_insert(Written {
+            slot: None,
+            lamport: 0,
+            events: 0,
+            heads: Vec::new(),
+            covered: Vec::new(),
+            level: 1,
+            doubtful: false,
+        });
+        written.level = written.level.max(xact::nest_level());
+        written.slot = slot.or(written.slot);
+        written.lamport = written.lamport.max(lamport);
+        written.events += events;
+        written.covered.extend_from_slice(covered);
+        for head in heads {
+            written.heads.retain(|h| h.peer != head.peer);
+            written.heads.push(*head);
+        }
+        let covered = &written.covered;
+        written.heads.retain(|h| !covered.iter().any(|(p, c)| *p == h.peer && *c >= h.counter));
+    });
+}
+
+/// The next event of this transaction's own: its id, lamport and deps. To be appended by the caller, who then says
+/// [`advance`].
+pub fn next_event(doc: i64) -> Result<(EventId, u64, Vec<EventId>)> {
+    let slot = take_slot(doc)?;
+    begin_write(doc);
+    let (slot, next, known) = read_tail(doc, slot)?;
+    let deps = visible_heads(doc, &known).into_iter().filter(|h| h.peer != slot.peer);
+    let deps = deps.map(|h| Ok(EventId::new(catalog::peer_name(h.peer)?, h.counter))).collect::<Result<Vec<_>>>()?;
+    note(doc, Some(Slot { next: Some(next), ..slot }), 0, 0, &[], &[]);
+    Ok((EventId::new(catalog::peer_name(slot.peer)?, next), known.max_lamport.max(own_lamport(doc)) + 1, deps))
+}
+
+/// Events of our own up to `next` have been appended.
+pub fn advance(doc: i64, next: u64) {
+    TRANSACTION.with_borrow_mut(|t| {
+        if let Some(slot) = t.docs.get_mut(&doc).and_then(|w| w.slot.as_mut()) {
+            slot.next = Some(next);
+        }
+    });
+}
+
+/// Remembers what a push wrote as its client's peers.
+pub fn note_pushed(doc: i64, lamport: u64, events: u64, heads: &[Head], covered: &[(i32, u64)]) {
+    note(doc, None, lamport, events, heads, covered);
+}
+
+/// This transaction pushes.
+pub fn set_pushed() {
+    TRANSACTION.with_borrow_mut(|t| t.pushed = true);
+}
+
+/// The greatest lamport this transaction has written to a doc, 0 for none.
+pub fn own_lamport(doc: i64) -> u64 {
+    TRANSACTION.with_borrow(|t| t.docs.get(&doc).map_or(0, |w| w.lamport))
+}
+
+/// The slot of this transaction in a doc: the lowest that no running transaction holds.
+fn take_slot(doc: i64) -> Result<Slot> {
+    if let Some(slot) = TRANSACTION.with_borrow(|t| t.docs.get(&doc).and_then(|w| w.slot)) {
+        return Ok(slot);
+    }
+    let class = store::lock_class()?;
+    let bucket = (doc as u64 % u64::from(SLOT_BUCKETS)) as u32;
+    for number in 0..MAX_SLOTS {
+        if lock::try_lock(class, bucket, Space::Slot(number as u16)) {
+            return Ok(Slot { number, peer: 0, level: xact::nest_level(), next: None });
+        }
+    }
+    Err(Error::new(state::LIMIT, format!("all {MAX_SLOTS} slots of doc {doc} are taken by running transactions"))
+        .hint("Look for forgotten prepared transactions in pg_prepared_xacts."))
+}
+
+/// The slot's peer and next counter, and what is known of the doc, read in this order.
+fn read_tail(doc: i64, slot: Slot) -> Result<(Slot, u64, Known)> {
+    let key = doc_key(doc);
+    let mut known = docstate::known(key, slot.number);
+    if !known.ready {
+        learn(doc)?;
+        known = docstate::known(key, slot.number);
+    }
+    if let Some(next) = slot.next {
+        return Ok((slot, next, known));
+    }
+    if slot.peer == 0
+        && let Some(Tail { peer, next }) = known.tail
+    {
+        return Ok((Slot { peer, ..slot }, next, known));
+    }
+    let peer = match slot.peer {
+        0 => catalog::ensure_peer(doc, &slot_peer_name(doc, slot.number)?, None)?,
+        peer => peer,
+    };
+    let next = store::tail(doc, peer, Snapshot::Committed)?.map_or(0, |t| t.counter_end + 1);
+    // Reading took time: what was committed meanwhile counts.
+    Ok((Slot { peer, ..slot }, next, docstate::known(key, slot.number)))
+}
+
+/// Fills the doc's entry in shared memory from the log.
+pub fn learn(doc: i64) -> Result<()> {
+    let key = doc_key(doc);
+    // The entry exists by now and takes note of commits while we read.
+    let lamport = store::max_lamport(doc)?;
+    let tails = store::tails(doc, Snapshot::Committed)?;
+    let events = tails.iter().map(|t| t.counter_end + 1).sum();
+    let (heads, complete) = store::heads(doc, &tails, Snapshot::Committed, true)?;
+    docstate::fill(key, lamport, events, &heads, complete);
+    Ok(())
+}
+
+/// `<peer>:<incarnation>:<slot>`. The incarnation comes from this start of the server, the database, the storage of the
+/// log and the doc, so no copy, restore or promotion can write under a name that was used before.
+pub fn slot_peer_name(doc: i64, slot: usize) -> Result<String> {
+    Ok(format!("{}:{slot}", own_prefix(doc)?))
+}
+
+/// `<peer>:<incarnation>` of a doc.
+pub fn own_prefix(doc: i64) -> Result<String> {
+    if !docstate::ready() {
+        return Err(not_preloaded());
+    }
+    let line = catalog::doc(doc)?;
+    let rel = Relation::open(catalog::names()?.run, Lock::AccessShare);
+    let mut seed = Vec::with_capacity(40);
+    seed.extend_from_slice(&docstate::start_random().to_le_bytes());
+    seed.extend_from_slice(&pg::database().to_le_bytes());
+    seed.extend_from_slice(&rel.oid().to_u32().to_le_bytes());
+    seed.extend_from_slice(&rel.file_number().to_le_bytes());
+    seed.extend_from_slice(&doc.to_le_bytes());
+    Ok(format!("{}:{:013x}", line.peer, xxh3_64(&seed) >> 12))
+}
+
+/// The library is not preloaded.
+pub fn not_preloaded() -> Error {
+    Error::new(state::NOT_PREREQUISITE, "crdt_db is not in shared_preload_libraries")
+        .hint("Add it: ALTER SYSTEM SET shared_preload_libraries = 'crdt_db'; then restart the server.")
+}
+
+/// The heads a write is made on top of: those its snapshot sees, less what this transaction has covered already, and
+/// what it has pushed.
+fn visible_heads(doc: i64, known: &Known) -> Vec<Head> {
+    let old_snapshot = xact::repeatable_read();
+    let mut heads: Vec<Head> = known.heads[..known.head_count].to_vec();
+    heads.retain(|h| !old_snapshot || xact::snapshot_sees(h.xid));
+    TRANSACTION.with_borrow(|t| {
+        let Some(written) = t.docs.get(&doc) else { return };
+        heads.retain(|h| {
+            !written.covered.iter().any(|(peer, counter)| *peer == h.peer && *counter >= h.counter)
+                && !written.heads.iter().any(|own| own.peer == h.peer)
+        });
+        heads.extend_from_slice(&written.heads);
+    });
+    heads
+}
+
+/// Called before the transaction commits or is prepared.
+pub fn before_commit(prepare: bool) -> Result<()> {
+    if prepare && TRANSACTION.with_borrow(|t| t.pushed) {
+        return Err(Error::new(state::NOT_SUPPORTED, "a transaction that pushed cannot be prepared")
+            .hint("COMMIT it: a push is one transaction of its own."));
+    }
+    if capture::pending() {
+        let _snapshot = xact::ActiveSnapshot::push();
+        capture::flush_all()?;
+    }
+    TRANSACTION.with_borrow_mut(|t| t.past_commit = true);
+    raise_all();
+    Ok(())
+}
+
+fn raise_all() {
+    TRANSACTION.with_borrow(|t| {
+        for (doc, written) in &t.docs {
+            docstate::raise(doc_key(*doc), written.lamport);
+        }
+    });
+}
+
+/// What is captured after our own pre-commit work is written at once.
+pub fn if_past_commit() -> Result<()> {
+    if TRANSACTION.with_borrow(|t| t.past_commit) {
+        capture::flush_all()?;
+        raise_all();
+    }
+    Ok(())
+}
+
+/// The transaction is over. Nothing here can fail.
+pub fn ended(end: End) {
+    let transaction = TRANSACTION.take();
+    for (doc, written) in transaction.docs {
+        let key = doc_key(doc);
+        match end {
+            End::Committed if written.doubtful => docstate::forget(key),
+            End::Committed => {
+                let slot = written.slot.and_then(|s| Some((s.number, Tail { peer: s.peer, next: s.next? })));
+                docstate::committed(key, slot, &written.heads, &written.covered, written.events);
+            }
+            // Its runs become visible later, in a session that knows nothing of them.
+            End::Prepared => docstate::forget(key),
+            End::Aborted => {}
+        }
+    }
+    for doc in transaction.writing {
+        docstate::end_write(doc_key(doc));
+    }
+    if transaction.pushed {
+        docstate::unannounce(pg::process_id());
+    }
+    capture::reset();
+    if end == End::Aborted {
+        catalog::forget();
+    }
+}
+
+/// A savepoint was rolled back: runs written inside are gone, and with them the slot's lock if it was taken there.
+pub fn sub_aborted(level: i32) {
+    capture::sub_aborted(level);
+    TRANSACTION.with_borrow_mut(|t| {
+        for written in t.docs.values_mut().filter(|w| w.level >= level) {
+            written.level = level - 1;
+            written.doubtful = true;
+            written.heads.clear();
+            if let Some(slot) = &mut written.slot {
+                *slot = Slot { next: None, peer: 0, ..*slot };
+                if slot.level >= level {
+                    written.slot = None;
+                }
+            }
+        }
+    });
+}
+
+/// A savepoint was released: what happened in it happened in its parent.
+pub fn sub_committed(level: i32) {
+    capture::sub_committed(level);
+    TRANSACTION.with_borrow_mut(|t| {
+        for written in t.docs.values_mut() {
+            written.level = written.level.min(level - 1);
+            if let Some(slot) = &mut written.slot {
+                slot.level = slot.level.min(level - 1);
+            }
+        }
+    });
+}

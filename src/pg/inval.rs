@@ -1,0 +1,40 @@
+//! Which relations the relation cache has dropped since somebody last asked.
+
+use std::cell::RefCell;
+
+use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::prelude::*;
+
+thread_local! {
+    static STALE: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Past this many, everything is stale.
+const MANY: usize = 1024;
+
+/// Registers the callback, once, from `_PG_init`.
+pub fn init() {
+    // SAFETY: registered for the life of the process.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_relcache), Datum::from(0usize)) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_relcache(_arg: Datum, relid: Oid) {
+    STALE.with_borrow_mut(|stale| {
+        if stale.len() >= MANY {
+            stale.clear();
+            stale.push(0);
+        }
+        stale.push(relid.to_u32());
+    });
+}
+
+/// Hands over what is stale; 0 means everything.
+pub fn drain(mut each: impl FnMut(u32)) {
+    if STALE.with_borrow(|s| s.is_empty()) {
+        return;
+    }
+    for relid in STALE.with_borrow_mut(std::mem::take) {
+        each(relid);
+    }
+}

@@ -1,0 +1,140 @@
+//! What a statement-level trigger is given.
+
+use std::marker::PhantomData;
+
+use pgrx::pg_sys::{self, Datum};
+
+use super::relation::Relation;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    Insert,
+    Update,
+    Delete,
+    Truncate,
+}
+
+/// One call of a statement-level trigger.
+pub struct Call<'f> {
+    data: *mut pg_sys::TriggerData,
+    _frame: PhantomData<&'f ()>,
+}
+
+impl<'f> Call<'f> {
+    /// The call behind `fcinfo`; `None` when the function was not called as a trigger.
+    ///
+    /// # Safety
+    /// `fcinfo` must be what PostgreSQL handed over.
+    pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Option<Call<'f>> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if fcinfo.is_null() || (*fcinfo).context.is_null() {
+                return None;
+            }
+            if (*(*fcinfo).context).type_ != pg_sys::NodeTag::T_TriggerData {
+                return None;
+            }
+            Some(Call { data: (*fcinfo).context.cast(), _frame: PhantomData })
+        }
+    }
+
+    /// What happened.
+    pub fn event(&self) -> Event {
+        // SAFETY: live during the call.
+        match unsafe { (*self.data).tg_event } & pg_sys::TRIGGER_EVENT_OPMASK {
+            pg_sys::TRIGGER_EVENT_INSERT => Event::Insert,
+            pg_sys::TRIGGER_EVENT_UPDATE => Event::Update,
+            pg_sys::TRIGGER_EVENT_DELETE => Event::Delete,
+            _ => Event::Truncate,
+        }
+    }
+
+    /// The table.
+    pub fn relation(&self) -> Relation {
+        // SAFETY: open during the call.
+        unsafe { Relation::borrowed((*self.data).tg_relation) }
+    }
+
+    /// The rows as they were, if the trigger asks for them.
+    pub fn old_rows(&self) -> Option<Tuples<'_>> {
+        // SAFETY: live during the call.
+        unsafe { Tuples::new((*self.data).tg_oldtable, (*(*self.data).tg_relation).rd_att) }
+    }
+
+    /// The rows as they are.
+    pub fn new_rows(&self) -> Option<Tuples<'_>> {
+        // SAFETY: live during the call.
+        unsafe { Tuples::new((*self.data).tg_newtable, (*(*self.data).tg_relation).rd_att) }
+    }
+}
+
+/// How deep inside triggers this call is: 1 for a statement of the application.
+pub fn depth() -> i32 {
+    // SAFETY: the function takes no arguments and reads a counter.
+    unsafe { super::unbound::trigger_depth() }
+}
+
+/// The rows of a transition table, one at a time.
+pub struct Tuples<'c> {
+    store: *mut pg_sys::Tuplestorestate,
+    slot: *mut pg_sys::TupleTableSlot,
+    _call: PhantomData<&'c ()>,
+}
+
+impl Tuples<'_> {
+    unsafe fn new<'c>(store: *mut pg_sys::Tuplestorestate, desc: pg_sys::TupleDesc) -> Option<Tuples<'c>> {
+        if store.is_null() {
+            return None;
+        }
+        // SAFETY: the store is the trigger's; it is read from its start with a read pointer of our own, because other
+        // triggers read it too.
+        unsafe {
+            let slot = pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsMinimalTuple);
+            let pointer = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
+            pg_sys::tuplestore_select_read_pointer(store, pointer);
+            pg_sys::tuplestore_rescan(store);
+            Some(Tuples { store, slot, _call: PhantomData })
+        }
+    }
+
+    /// The next row; it lives until the next call.
+    pub fn next_tuple(&mut self) -> Option<Tuple<'_>> {
+        // SAFETY: the store and the slot live as long as we; attributes are fetched at once.
+        unsafe {
+            if !pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot) {
+                return None;
+            }
+            pg_sys::slot_getallattrs(self.slot);
+        }
+        Some(Tuple { slot: self.slot, _rows: PhantomData })
+    }
+}
+
+impl Drop for Tuples<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: made by `new`.
+            unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) }
+        }
+    }
+}
+
+/// One row of a transition table.
+#[derive(Clone, Copy)]
+pub struct Tuple<'t> {
+    slot: *mut pg_sys::TupleTableSlot,
+    _rows: PhantomData<&'t ()>,
+}
+
+impl Tuple<'_> {
+    /// The attribute `attno` (from 1); `None` for NULL.
+    pub fn attr(&self, attno: i16) -> Option<Datum> {
+        let i = attno as usize - 1;
+        // SAFETY: all attributes have been fetched, and `attno` comes from the table's descriptor.
+        unsafe {
+            assert!(i < (*self.slot).tts_nvalid as usize);
+            (!*(*self.slot).tts_isnull.add(i)).then(|| *(*self.slot).tts_values.add(i))
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Functions and variables of PostgreSQL that pgrx does not bind, behind the boundary that turns errors into panics.
+
+use std::ffi::c_int;
+
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use pgrx::pg_sys::{self, Datum, Oid};
+
+mod raw {
+    use super::*;
+
+    unsafe extern "C-unwind" {
+        pub static mut bytea_output: c_int;
+        pub static mut max_prepared_xacts: c_int;
+        pub fn datum_image_eq(a: Datum, b: Datum, by_value: bool, len: c_int) -> bool;
+        pub fn find_all_inheritors(parent: Oid, lock: c_int, counts: *mut *mut pg_sys::List) -> *mut pg_sys::List;
+        pub fn nextval_internal(relid: Oid, check_permissions: bool) -> i64;
+        pub fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
+        pub fn get_partition_ancestors(relid: Oid) -> *mut pg_sys::List;
+    }
+}
+
+/// `BYTEA_OUTPUT_HEX`.
+pub const BYTEA_OUTPUT_HEX: c_int = 1;
+
+/// The setting `bytea_output`.
+pub unsafe fn bytea_output() -> c_int {
+    // SAFETY: a plain global of a single-threaded backend.
+    unsafe { raw::bytea_output }
+}
+
+/// Changes the setting `bytea_output`.
+pub unsafe fn set_bytea_output(value: c_int) {
+    // SAFETY: as above.
+    unsafe { raw::bytea_output = value }
+}
+
+/// Are two datums the same image, detoasted where need be?
+pub unsafe fn datum_image_eq(a: Datum, b: Datum, by_value: bool, len: c_int) -> bool {
+    // SAFETY: the caller has live datums of this kind.
+    unsafe { pg_guard_ffi_boundary(|| raw::datum_image_eq(a, b, by_value, len)) }
+}
+
+/// A sequence's next value, without asking for rights.
+pub unsafe fn nextval(relid: Oid) -> i64 {
+    // SAFETY: raises an error for what is no sequence.
+    unsafe { pg_guard_ffi_boundary(|| raw::nextval_internal(relid, false)) }
+}
+
+/// How deep inside triggers we are.
+pub unsafe fn trigger_depth() -> i32 {
+    // SAFETY: the function reads a counter and ignores its argument.
+    unsafe { pg_guard_ffi_boundary(|| raw::pg_trigger_depth(std::ptr::null_mut())) }.value() as i32
+}
+
+/// A partition's ancestors, the root last.
+pub unsafe fn partition_ancestors(relid: Oid) -> *mut pg_sys::List {
+    // SAFETY: `relid` is a partition.
+    unsafe { pg_guard_ffi_boundary(|| raw::get_partition_ancestors(relid)) }
+}
+
+/// The setting `max_prepared_transactions`.
+pub unsafe fn max_prepared_xacts() -> c_int {
+    // SAFETY: a plain global, fixed at server start.
+    unsafe { raw::max_prepared_xacts }
+}
+
+/// A table and everything that inherits from it, locked for reading.
+pub unsafe fn inheritors(parent: Oid) -> *mut pg_sys::List {
+    let lock = pg_sys::AccessShareLock as c_int;
+    // SAFETY: a catalog look-up.
+    unsafe { pg_guard_ffi_boundary(|| raw::find_all_inheritors(parent, lock, std::ptr::null_mut())) }
+}

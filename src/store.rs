@@ -1,0 +1,572 @@
+//! The log in its tables: runs, and which runs touch which rows.
+
+use pgrx::pg_sys::Oid;
+use rustc_hash::FxHashMap;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crdt_engine::ops::OpBuf;
+use crdt_engine::{Limits, OpRef, codec};
+
+use crate::catalog::{self, Names};
+use crate::docstate::Head;
+use crate::error::{Error, Result, state};
+use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
+use crate::pg::entry;
+
+/// A run is cut at this many operations: decoding a run to find one row stays cheap.
+pub const RUN_OPS: usize = 512;
+/// And at this many bytes of memory.
+const RUN_BYTES: usize = 1 << 20;
+/// A flush that touches more rows than this indexes them as pages.
+const SMALL_KEYS: usize = 16;
+/// Entries of a page: a page's row stays inside a heap page.
+const PAGE_ENTRIES: usize = 500;
+/// Runs read while heads are looked for after a start; tails older than that count as covered.
+const HEAD_SCAN_RUNS: usize = 20_000;
+
+/// A run about to be appended.
+pub struct NewRun {
+    pub counter_start: u64,
+    pub counter_end: u64,
+    pub lamport_start: u64,
+    pub deps: Vec<(i32, u64)>,
+    pub ops: Vec<u8>,
+    /// Hashes of the rows it touches, each once.
+    pub keys: Vec<i64>,
+}
+
+/// Who writes, and when.
+pub struct Author<'a> {
+    pub doc: i64,
+    pub peer: i32,
+    pub txn: u64,
+    pub at: i64,
+    pub actor: &'a str,
+}
+
+/// A run of the log, without its operations.
+#[derive(Clone, Debug)]
+pub struct RunHead {
+    pub peer: i32,
+    pub counter_start: u64,
+    pub counter_end: u64,
+    pub lamport_start: u64,
+    pub lamport_end: u64,
+    pub txn: u64,
+    pub at: i64,
+    pub actor: Option<String>,
+    pub deps: Vec<(i32, u64)>,
+    pub xmin: u32,
+}
+
+/// The hash by which rows are found in the log: stable, it is stored.
+pub fn row_hash(tbl: &str, row: &str) -> i64 {
+    let mut hasher = Xxh3Default::new();
+    hasher.update(tbl.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(row.as_bytes());
+    hasher.digest() as i64
+}
+
+/// Where a run that starts at operation `from` ends.
+pub fn cut(ops: &OpBuf, from: usize, to: usize) -> usize {
+    let mut bytes = 0;
+    for (i, op) in ops.range(from..to).enumerate() {
+        bytes += op_bytes(op);
+        if i == RUN_OPS || (bytes > RUN_BYTES && i > 0) {
+            return from + i;
+        }
+    }
+    to
+}
+
+fn op_bytes(op: OpRef<'_>) -> usize {
+    let value = |v: crdt_engine::ValueRef<'_>| match v {
+        crdt_engine::ValueRef::Text(t) | crdt_engine::ValueRef::Json(t) => t.len(),
+        _ => 8,
+    };
+    match op {
+        OpRef::Insert { row, cells, .. } => row.len() + cells.iter().map(|(_, v)| value(v)).sum::<usize>(),
+        OpRef::Update { row, value: v, .. } => row.len() + value(v),
+        OpRef::Delete { row, .. } => row.len(),
+        OpRef::Opaque { payload, .. } => payload.len(),
+    }
+}
+
+/// Encodes operations `from..to` of a buffer as a run.
+pub fn encode(ops: &OpBuf, from: usize, to: usize, counter_start: u64, lamport_start: u64) -> Result<NewRun> {
+    let mut keys: Vec<i64> =
+        ops.range(from..to).filter_map(|op| op.row_key()).map(|(tbl, row)| row_hash(tbl, row)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let span: u64 = ops.range(from..to).map(|op| op.span()).sum();
+    Ok(NewRun {
+        counter_start,
+        counter_end: counter_start + span - 1,
+        lamport_start,
+        deps: Vec::new(),
+        ops: codec::encode(ops, from..to)?,
+        keys,
+    })
+}
+
+/// Appends runs of one peer and indexes their rows.
+pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
+    let names = catalog::names()?;
+    let rel = Relation::open(names.run, Lock::RowExclusive);
+    let mut inserter = Inserter::new(&rel);
+    for run in runs {
+        let deps = encode_deps(&run.deps);
+        inserter.insert(&[
+            Field::I64(author.doc),
+            Field::I32(author.peer),
+            Field::I64(run.counter_start as i64),
+            Field::I64(run.counter_end as i64),
+            Field::I64(run.lamport_start as i64),
+            Field::I64((run.lamport_start + (run.counter_end - run.counter_start)) as i64),
+            Field::I64(author.txn as i64),
+            Field::I64(author.at),
+            Field::Text(author.actor),
+            if deps.is_empty() { Field::Null } else { Field::Bytes(&deps) },
+            Field::Bytes(&run.ops),
+        ]);
+    }
+    drop(inserter);
+    index_keys(&names, author, runs)
+}
+
+fn index_keys(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
+    let count: usize = runs.iter().map(|r| r.keys.len()).sum();
+    if count <= SMALL_KEYS {
+        let rel = Relation::open(names.key, Lock::RowExclusive);
+        let mut inserter = Inserter::new(&rel);
+        for run in runs {
+            for key in &run.keys {
+                inserter.insert(&[
+                    Field::I64(author.doc),
+                    Field::I64(*key),
+                    Field::I32(author.peer),
+                    Field::I64(run.counter_start as i64),
+                ]);
+            }
+        }
+        return Ok(());
+    }
+    let mut entries: Vec<(i64, u32)> = Vec::with_capacity(count);
+    for (i, run) in runs.iter().enumerate() {
+        entries.extend(run.keys.iter().map(|k| (*k, i as u32)));
+    }
+    entries.sort_unstable();
+    let rel = Relation::open(names.page, Lock::RowExclusive);
+    let mut inserter = Inserter::new(&rel);
+    let set = relation::next_value(names.page_seq);
+    // A hash must not straddle pages: the page that may hold it is found by its first hash.
+    let mut from = 0;
+    while from < entries.len() {
+        let mut to = (from + PAGE_ENTRIES).min(entries.len());
+        while to < entries.len() && entries[to].0 == entries[to - 1].0 {
+            to += 1;
+        }
+        let page = encode_page(&entries[from..to], |i| (author.peer, runs[i as usize].counter_start));
+        inserter.insert(&[
+            Field::I64(author.doc),
+            Field::I64(set),
+            Field::I64(entries[from].0),
+            Field::Bytes(&page),
+        ]);
+        from = to;
+    }
+    Ok(())
+}
+
+/// A page: runs (peer, first counter), then sorted hashes of 8 bytes, then for each the index of its run.
+fn encode_page(entries: &[(i64, u32)], run: impl Fn(u32) -> (i32, u64)) -> Vec<u8> {
+    let mut index: FxHashMap<u32, u16> = FxHashMap::default();
+    let mut runs = Vec::new();
+    for (_, r) in entries {
+        index.entry(*r).or_insert_with(|| {
+            let (peer, counter) = run(*r);
+            put_varint(&mut runs, peer as u64);
+            put_varint(&mut runs, counter);
+            u16::MAX
+        });
+    }
+    let mut order: Vec<u32> = Vec::with_capacity(index.len());
+    for (_, r) in entries {
+        let slot = index.get_mut(r).expect("listed");
+        if *slot == u16::MAX {
+            *slot = order.len() as u16;
+            order.push(*r);
+        }
+    }
+    let mut out = Vec::with_capacity(entries.len() * 10 + runs.len() + 8);
+    put_varint(&mut out, order.len() as u64);
+    out.extend_from_slice(&runs);
+    put_varint(&mut out, entries.len() as u64);
+    for (hash, _) in entries {
+        out.extend_from_slice(&hash.to_le_bytes());
+    }
+    for (_, r) in entries {
+        out.extend_from_slice(&index[r].to_le_bytes());
+    }
+    out
+}
+
+/// Calls `each` with the runs that a page lists for a hash.
+fn search_page(page: &[u8], hash: i64, each: &mut dyn FnMut(i32, u64)) -> Option<()> {
+    let mut at = 0;
+    let run_count = get_varint(page, &mut at)? as usize;
+    let mut runs = Vec::with_capacity(run_count);
+    for _ in 0..run_count {
+        runs.push((get_varint(page, &mut at)? as i32, get_varint(page, &mut at)?));
+    }
+    let n = get_varint(page, &mut at)? as usize;
+    let hashes = page.get(at..at + n * 8)?;
+    let of = page.get(at + n * 8..at + n * 10)?;
+    let hash_at = |i: usize| i64::from_le_bytes(hashes[i * 8..i * 8 + 8].try_into().expect("8 bytes"));
+    let mut i = {
+        let (mut low, mut high) = (0, n);
+        while low < high {
+            let middle = (low + high) / 2;
+            if hash_at(middle) < hash { low = middle + 1 } else { high = middle }
+        }
+        low
+    };
+    while i < n && hash_at(i) == hash {
+        let run = u16::from_le_bytes([of[i * 2], of[i * 2 + 1]]) as usize;
+        let (peer, counter) = *runs.get(run)?;
+        each(peer, counter);
+        i += 1;
+    }
+    Some(())
+}
+
+/// Appends a LEB128 number.
+pub fn put_varint(out: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+/// Reads a LEB128 number at `at`.
+pub fn get_varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut n = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        n |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(n);
+        }
+    }
+    None
+}
+
+fn encode_deps(deps: &[(i32, u64)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (peer, counter) in deps {
+        put_varint(&mut out, *peer as u64);
+        put_varint(&mut out, *counter);
+    }
+    out
+}
+
+/// The deps column as pairs of peer number and counter.
+pub fn decode_deps(bytes: &[u8]) -> Result<Vec<(i32, u64)>> {
+    let mut at = 0;
+    let mut deps = Vec::new();
+    while at < bytes.len() {
+        let pair = get_varint(bytes, &mut at).zip(get_varint(bytes, &mut at));
+        let (peer, counter) = pair.ok_or_else(|| Error::new(state::CORRUPT, "malformed deps in crdt.event_run"))?;
+        deps.push((peer as i32, counter));
+    }
+    Ok(deps)
+}
+
+/// A row of `crdt.event_run` without its operations.
+pub fn head_of(row: &relation::Row<'_>) -> Result<RunHead> {
+    Ok(RunHead {
+        peer: row.i32(2),
+        counter_start: row.i64(3) as u64,
+        counter_end: row.i64(4) as u64,
+        lamport_start: row.i64(5) as u64,
+        lamport_end: row.i64(6) as u64,
+        txn: row.i64(7) as u64,
+        at: row.i64(8),
+        actor: row.text(9),
+        deps: row.bytes(10).map_or(Ok(Vec::new()), |b| decode_deps(&b))?,
+        xmin: row.xmin(),
+    })
+}
+
+/// A peer's last run.
+pub fn tail(doc: i64, peer: i32, snapshot: Snapshot) -> Result<Option<RunHead>> {
+    let names = catalog::names()?;
+    let rel = Relation::open(names.run, Lock::AccessShare);
+    let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer))];
+    let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &keys, true);
+    scan.next_row().map(|row| head_of(&row)).transpose()
+}
+
+/// The run that holds an event.
+pub fn run_at(doc: i64, peer: i32, counter: u64, snapshot: Snapshot) -> Result<Option<RunHead>> {
+    let names = catalog::names()?;
+    let rel = Relation::open(names.run, Lock::AccessShare);
+    let keys = [
+        (1, Cmp::Eq, Field::I64(doc)),
+        (2, Cmp::Eq, Field::I32(peer)),
+        (3, Cmp::Le, Field::I64(counter as i64)),
+    ];
+    let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &keys, true);
+    let head = scan.next_row().map(|row| head_of(&row)).transpose()?;
+    Ok(head.filter(|h| h.counter_end >= counter))
+}
+
+/// Calls `each` with a peer's runs from the one that holds `counter` on, operations included, until it answers false.
+pub fn runs_from(
+    doc: i64,
+    peer: i32,
+    counter: u64,
+    snapshot: Snapshot,
+    mut each: impl FnMut(RunHead, Vec<u8>) -> Result<bool>,
+) -> Result<()> {
+    let start = run_at(doc, peer, counter, snapshot)?.map_or(counter, |h| h.counter_start);
+    let names = catalog::names()?;
+    let rel = Relation::open(names.run, Lock::AccessShare);
+    let keys = [
+        (1, Cmp::Eq, Field::I64(doc)),
+        (2, Cmp::Eq, Field::I32(peer)),
+        (3, Cmp::Ge, Field::I64(start as i64)),
+    ];
+    let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &keys, false);
+    while let Some(row) = scan.next_row() {
+        entry::check_interrupts();
+        if !each(head_of(&row)?, row.bytes(11).unwrap_or_default())? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The greatest lamport of a doc's log, also of runs whose transaction is still open.
+pub fn max_lamport(doc: i64) -> Result<u64> {
+    let names = catalog::names()?;
+    let rel = Relation::open(names.run, Lock::AccessShare);
+    let keys = [(1, Cmp::Eq, Field::I64(doc))];
+    let mut scan = IndexScan::new(&rel, names.run_lamport, Snapshot::Dirty, &keys, true);
+    Ok(scan.next_row().map_or(0, |row| row.i64(6) as u64))
+}
+
+/// Calls `each` with the peers of a doc: number and name.
+pub fn peers(doc: i64, snapshot: Snapshot) -> Result<Vec<(i32, String)>> {
+    let names = catalog::names()?;
+    let rel = Relation::open(names.peer, Lock::AccessShare);
+    let keys = [(1, Cmp::Eq, Field::I64(doc))];
+    let mut scan = IndexScan::new(&rel, names.peer_name, snapshot, &keys, false);
+    let mut found = Vec::new();
+    while let Some(row) = scan.next_row() {
+        found.push((row.i32(1), row.text(3).unwrap_or_default()));
+    }
+    Ok(found)
+}
+
+/// Every peer's last run, events of the doc in all.
+pub fn tails(doc: i64, snapshot: Snapshot) -> Result<Vec<RunHead>> {
+    let mut found = Vec::new();
+    for (peer, _) in peers(doc, snapshot)? {
+        found.extend(tail(doc, peer, snapshot)?);
+    }
+    Ok(found)
+}
+
+/// The heads among the tails: those no run depends on. Reads runs from the newest lamport down until all are decided.
+/// The second value is false when it gave up after [`HEAD_SCAN_RUNS`] (the rest counts as covered) and `bounded`.
+pub fn heads(doc: i64, tails: &[RunHead], snapshot: Snapshot, bounded: bool) -> Result<(Vec<Head>, bool)> {
+    let mut open: FxHashMap<i32, &RunHead> = tails.iter().map(|t| (t.peer, t)).collect();
+    let names = catalog::names()?;
+    let rel = Relation::open(names.run, Lock::AccessShare);
+    let mut scan =
+        IndexScan::new(&rel, names.run_lamport, snapshot, &[(1, Cmp::Eq, Field::I64(doc))], true);
+    let mut complete = true;
+    let mut found = Vec::new();
+    let mut seen = 0;
+    let head = |t: &RunHead| Head { peer: t.peer, xid: t.xmin, counter: t.counter_end };
+    while let Some(row) = scan.next_row() {
+        if open.is_empty() {
+            break;
+        }
+        seen += 1;
+        if bounded && seen > HEAD_SCAN_RUNS {
+            complete = false;
+            break;
+        }
+        entry::check_interrupts();
+        // What depends on a tail has a greater lamport: a tail met here has been passed by everything that could.
+        let lamport_end = row.i64(6) as u64;
+        open.retain(|_, t| {
+            let decided = t.lamport_end > lamport_end;
+            if decided {
+                found.push(head(t));
+            }
+            !decided
+        });
+        if let Some(deps) = row.bytes(10) {
+            for (peer, counter) in decode_deps(&deps)? {
+                if open.get(&peer).is_some_and(|t| t.counter_end <= counter) {
+                    open.remove(&peer);
+                }
+            }
+        }
+    }
+    if complete {
+        found.extend(open.values().map(|t| head(t)));
+    }
+    found.sort_unstable_by_key(|h| h.peer);
+    Ok((found, complete))
+}
+
+/// Events by row: where each of the wanted rows' operations come from.
+pub struct RowEvents {
+    /// The operations.
+    pub ops: OpBuf,
+    /// For each operation: its peer's number, counter, lamport.
+    pub of: Vec<(i32, u64, u64)>,
+}
+
+/// The log's events on rows, through the index by row. `wanted` decides on table and row id; `hashes` are theirs.
+pub fn events_on_rows(
+    doc: i64,
+    hashes: &[i64],
+    wanted: &mut dyn FnMut(&str, &str) -> bool,
+    snapshot: Snapshot,
+) -> Result<RowEvents> {
+    let mut runs = runs_touching(doc, hashes, snapshot)?;
+    runs.sort_unstable();
+    runs.dedup();
+    let names = catalog::names()?;
+    let rel = Relation::open(names.run, Lock::AccessShare);
+    let mut found = RowEvents { ops: OpBuf::new(), of: Vec::new() };
+    for (peer, counter) in runs {
+        let keys = [
+            (1, Cmp::Eq, Field::I64(doc)),
+            (2, Cmp::Eq, Field::I32(peer)),
+            (3, Cmp::Eq, Field::I64(counter as i64)),
+        ];
+        let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &keys, false);
+        entry::check_interrupts();
+        if let Some(row) = scan.next_row() {
+            collect(&mut found, &row, wanted)?;
+        }
+    }
+    Ok(found)
+}
+
+fn collect(
+    found: &mut RowEvents,
+    row: &relation::Row<'_>,
+    wanted: &mut dyn FnMut(&str, &str) -> bool,
+) -> Result<()> {
+    let (peer, counter, lamport) = (row.i32(2), row.i64(3) as u64, row.i64(5) as u64);
+    let ops = row.bytes(11).unwrap_or_default();
+    let offsets = codec::decode_rows(&ops, &stored_limits(), wanted, &mut found.ops)?;
+    found.of.extend(offsets.into_iter().map(|o| (peer, counter + o, lamport + o)));
+    Ok(())
+}
+
+/// The log's events on rows among runs that reach `lamport`, through the index by lamport; `None` when there are more
+/// than `budget` such runs.
+pub fn events_since_lamport(
+    doc: i64,
+    lamport: u64,
+    budget: usize,
+    wanted: &mut dyn FnMut(&str, &str) -> bool,
+    snapshot: Snapshot,
+) -> Result<Option<RowEvents>> {
+    let names = catalog::names()?;
+    let rel = Relation::open(names.run, Lock::AccessShare);
+    let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Ge, Field::I64(lamport as i64))];
+    let mut scan = IndexScan::new(&rel, names.run_lamport, snapshot, &keys, true);
+    let mut found = RowEvents { ops: OpBuf::new(), of: Vec::new() };
+    let mut seen = 0;
+    while let Some(row) = scan.next_row() {
+        seen += 1;
+        if seen > budget {
+            return Ok(None);
+        }
+        entry::check_interrupts();
+        collect(&mut found, &row, wanted)?;
+    }
+    Ok(Some(found))
+}
+
+/// Runs that touch rows of these hashes, as `(peer, first counter)`.
+fn runs_touching(doc: i64, hashes: &[i64], snapshot: Snapshot) -> Result<Vec<(i32, u64)>> {
+    let names = catalog::names()?;
+    let rel = Relation::open(names.key, Lock::AccessShare);
+    let mut runs = Vec::new();
+    for hash in hashes {
+        entry::check_interrupts();
+        let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(*hash))];
+        let mut scan = IndexScan::new(&rel, names.key_pkey, snapshot, &keys, false);
+        while let Some(row) = scan.next_row() {
+            runs.push((row.i32(3), row.i64(4) as u64));
+        }
+    }
+    let pages = Relation::open(names.page, Lock::AccessShare);
+    for set in page_sets(&names, &pages, doc, snapshot)? {
+        search_set(&names, &pages, doc, set, hashes, snapshot, &mut runs)?;
+    }
+    Ok(runs)
+}
+
+/// The sets of pages of a doc, by skipping from one to the next through the index.
+fn page_sets(names: &Names, pages: &Relation, doc: i64, snapshot: Snapshot) -> Result<Vec<i64>> {
+    let mut sets = Vec::new();
+    let mut above = i64::MIN;
+    loop {
+        let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Gt, Field::I64(above))];
+        let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &keys, false);
+        match scan.next_row() {
+            Some(row) => above = row.i64(2),
+            None => return Ok(sets),
+        }
+        sets.push(above);
+    }
+}
+
+fn search_set(
+    names: &Names,
+    pages: &Relation,
+    doc: i64,
+    set: i64,
+    hashes: &[i64],
+    snapshot: Snapshot,
+    runs: &mut Vec<(i32, u64)>,
+) -> Result<()> {
+    for hash in hashes {
+        let keys = [
+            (1, Cmp::Eq, Field::I64(doc)),
+            (2, Cmp::Eq, Field::I64(set)),
+            (3, Cmp::Le, Field::I64(*hash)),
+        ];
+        let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &keys, true);
+        if let Some(row) = scan.next_row() {
+            let page = row.bytes(4).unwrap_or_default();
+            search_page(&page, *hash, &mut |peer, counter| runs.push((peer, counter)))
+                .ok_or_else(|| Error::new(state::CORRUPT, "malformed page in crdt.event_key_page"))?;
+        }
+    }
+    Ok(())
+}
+
+/// What is stored was within limits when it came in.
+pub fn stored_limits() -> Limits {
+    Limits::trusted()
+}
+
+/// The class our heavyweight locks are taken on.
+pub fn lock_class() -> Result<Oid> {
+    Ok(catalog::names()?.doc)
+}

@@ -1,0 +1,19 @@
+//! What the tests in `tests/` stand on: scratch clusters, sessions that run beside each other, and the server's log.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`cluster`] | a PostgreSQL server of one's own: start, restart, crash, read its log |
+//! | [`session`] | a connection on a thread of its own, so that a test can wait until it is blocked |
+//! | [`expect`] | errors by SQLSTATE, rows as text |
+//!
+//! The clusters are those of `scripts/cluster`, on the private server tree that `scripts/build` makes. Without it every
+//! test fails and says so: nothing is skipped.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod cluster;
+pub mod expect;
+pub mod session;
+
+pub use cluster::Cluster;
+pub use session::{Pending, Session};
