@@ -43,14 +43,17 @@ CREATE TABLE crdt.event_run (
     actor         text,
     deps          bytea,
     ops           bytea NOT NULL,
+    row_hash      bigint,
     PRIMARY KEY (doc, peer, counter_start)
 );
+CREATE INDEX event_run_row ON crdt.event_run (doc, row_hash);
 CREATE INDEX event_run_lamport ON crdt.event_run (doc, lamport_end);
 ALTER TABLE crdt.event_run ALTER COLUMN ops SET STORAGE EXTERNAL;
 COMMENT ON TABLE crdt.event_run IS 'The log: append-only runs of consecutive events of one peer, operations as in docs/format.md';
 COMMENT ON COLUMN crdt.event_run.counter_end IS 'The run''s last counter';
 COMMENT ON COLUMN crdt.event_run.lamport_end IS 'The run''s last lamport: no event of it competes with anything newer';
 COMMENT ON COLUMN crdt.event_run.txn IS 'Transaction that wrote the run: runs of one peer with equal txn are pulled together';
+COMMENT ON COLUMN crdt.event_run.row_hash IS 'Hash of (table, row id) when the run is about one row; see crdt.event_key for others';
 COMMENT ON COLUMN crdt.event_run.deps IS 'Heads the first event was made on top of: pairs of varint peer number, varint counter';
 
 CREATE TABLE crdt.event_key (
@@ -66,10 +69,11 @@ CREATE TABLE crdt.event_key_page (
     doc     bigint NOT NULL,
     page_set bigint NOT NULL,
     first   bigint NOT NULL,
+    peer    integer NOT NULL,
     entries bytea NOT NULL,
     PRIMARY KEY (doc, page_set, first)
 );
-ALTER TABLE crdt.event_key_page ALTER COLUMN entries SET STORAGE MAIN;
+ALTER TABLE crdt.event_key_page ALTER COLUMN entries SET STORAGE PLAIN;
 CREATE SEQUENCE crdt.page_set AS bigint;
 COMMENT ON TABLE crdt.event_key_page IS 'Which large runs touch a row: per flush one set of pages of (hash, run), sorted by hash';
 COMMENT ON SEQUENCE crdt.page_set IS 'Numbers the sets of crdt.event_key_page';

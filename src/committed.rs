@@ -46,7 +46,10 @@ impl Log {
     /// A peer's name.
     pub fn name(&self, peer: i32) -> Result<&str> {
         self.names.get(&peer).map(String::as_str).ok_or_else(|| {
-            Error::new(state::CORRUPT, format!("the log of doc {} names peer {peer}, which crdt.peer does not have", self.doc))
+            Error::new(
+                state::CORRUPT,
+                format!("the log of doc {} names peer {peer}, which crdt.peer does not have", self.doc),
+            )
         })
     }
 

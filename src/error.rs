@@ -105,10 +105,9 @@ impl From<crdt_engine::Error> for Error {
             E::SelfDep { .. } => (state::CYCLE, None),
             E::LamportOrder { .. } | E::LamportBound { .. } => (state::LAMPORT, None),
             E::UnknownRoot { .. } | E::RootOrder { .. } => (state::ROOT, None),
-            E::Equivocation { .. } => (
-                state::EQUIVOCATION,
-                Some("Two replicas write under one name: give one of them a new peer_id."),
-            ),
+            E::Equivocation { .. } => {
+                (state::EQUIVOCATION, Some("Two replicas write under one name: give one of them a new peer_id."))
+            }
         };
         let error = Error::new(state, e.to_string());
         match hint {

@@ -1,12 +1,14 @@
 //! Values between PostgreSQL and the engine (docs/format.md, "Values"), and datums for our own tables.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 use std::fmt::Write;
 
 use crdt_engine::ValueRef;
 use crdt_engine::value::Parsed;
 use pgrx::pg_sys::{self, Datum, Oid};
+use rustc_hash::FxHashMap;
 
 use super::spi::Param;
 use super::types::{Conv, TypeInfo};
@@ -329,12 +331,39 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
                 ValueRef::Json(scratch)
             }
             Conv::Out { output } => {
-                let text = pg_sys::OidOutputFunctionCall(*output, datum);
+                let text = call_output(*output, datum);
                 scratch.push_str(&CStr::from_ptr(text).to_string_lossy());
                 pg_sys::pfree(text.cast());
                 ValueRef::Text(scratch)
             }
         }
+    }
+}
+
+thread_local! {
+    /// Look-ups of built-in output functions, which never change.
+    static OUTPUTS: RefCell<FxHashMap<u32, Box<pg_sys::FmgrInfo>>> = RefCell::new(FxHashMap::default());
+}
+
+/// SAFETY: `datum` must be of the type whose output function this is.
+unsafe fn call_output(output: Oid, datum: Datum) -> *mut c_char {
+    // SAFETY: the caller's promise. The look-up is boxed, so it stays where it is; it is never removed.
+    unsafe {
+        if output.to_u32() >= pg_sys::FirstNormalObjectId {
+            return pg_sys::OidOutputFunctionCall(output, datum);
+        }
+        let known = OUTPUTS.with_borrow(|o| o.get(&output.to_u32()).map(|info| &raw const **info));
+        let info = match known {
+            Some(info) => info,
+            None => {
+                let mut info: Box<pg_sys::FmgrInfo> = Box::new(std::mem::zeroed());
+                pg_sys::fmgr_info_cxt(output, &mut *info, pg_sys::TopMemoryContext);
+                let place = &raw const *info;
+                OUTPUTS.with_borrow_mut(|o| o.insert(output.to_u32(), info));
+                place
+            }
+        };
+        pg_sys::OutputFunctionCall(info.cast_mut(), datum)
     }
 }
 
@@ -495,7 +524,8 @@ pub fn same_datum(ty: &TypeInfo, a: Datum, b: Datum) -> bool {
             }
             let (n, m) = (pgrx::varlena::varsize_any(a), pgrx::varlena::varsize_any(b));
             if n == m {
-                let (x, y) = (std::slice::from_raw_parts(a.cast::<u8>(), n), std::slice::from_raw_parts(b.cast::<u8>(), m));
+                let (x, y) =
+                    (std::slice::from_raw_parts(a.cast::<u8>(), n), std::slice::from_raw_parts(b.cast::<u8>(), m));
                 if x == y {
                     return true;
                 }

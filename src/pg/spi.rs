@@ -139,8 +139,7 @@ impl Rows {
     /// A name.
     pub fn name(&self, row: usize, col: i32) -> Option<String> {
         // SAFETY: a name is NUL-terminated.
-        self.datum(row, col)
-            .map(|d| unsafe { CStr::from_ptr(d.cast_mut_ptr()) }.to_string_lossy().into_owned())
+        self.datum(row, col).map(|d| unsafe { CStr::from_ptr(d.cast_mut_ptr()) }.to_string_lossy().into_owned())
     }
 
     /// The value in the form it travels in, appended as `scratch` where it has no form of its own.

@@ -111,7 +111,8 @@ pub fn active_snapshot_sees(xid: u32) -> bool {
     let xid = pg_sys::TransactionId::from_inner(xid);
     // SAFETY: a statement is running, so there is an active snapshot; it is not modified.
     unsafe {
-        !pg_sys::TransactionIdIsCurrentTransactionId(xid) && !pg_sys::XidInMVCCSnapshot(xid, pg_sys::GetActiveSnapshot())
+        !pg_sys::TransactionIdIsCurrentTransactionId(xid)
+            && !pg_sys::XidInMVCCSnapshot(xid, pg_sys::GetActiveSnapshot())
     }
 }
 
