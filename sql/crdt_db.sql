@@ -164,3 +164,20 @@ COMMENT ON FUNCTION crdt.compare(bigint, jsonb, jsonb) IS
 CREATE FUNCTION crdt.events_since(doc bigint, frontier jsonb) RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'events_since_wrapper';
 COMMENT ON FUNCTION crdt.events_since(bigint, jsonb) IS 'All committed EventRuns that are not in a frontier''s past';
+
+CREATE FUNCTION crdt.history(tbl regclass, row_id text)
+    RETURNS TABLE (doc bigint, peer text, counter bigint, lamport bigint, at timestamptz, actor text, operation text,
+                   "column" text, value jsonb, winner boolean, origin text)
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'history_wrapper';
+COMMENT ON FUNCTION crdt.history(regclass, text) IS
+    'What happened to a row, oldest first: a line for each event and column it names; winner: what the table shows comes from it';
+
+CREATE FUNCTION crdt.verify(tbl regclass) RETURNS TABLE (row_id text, "column" text, in_table jsonb, in_log jsonb)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'verify_wrapper';
+COMMENT ON FUNCTION crdt.verify(regclass) IS
+    'Cells where table and log disagree; column is NULL for a row that only one of them has. Normally nothing';
+
+CREATE FUNCTION crdt.repair(tbl regclass, direction text) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'repair_wrapper';
+COMMENT ON FUNCTION crdt.repair(regclass, text) IS
+    'Ends disagreement of table and log. ''log'': events are written so that the log says what the table shows; ''table'': the table is made to show what the log says. Returns how many differences there were';

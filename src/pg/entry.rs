@@ -94,6 +94,11 @@ impl Caught {
         self.state.as_ref() == Some(state.0)
     }
 
+    /// Was it a cancel or a shutdown, which nobody may swallow?
+    pub fn is_cancel(&self) -> bool {
+        self.state.as_ref().is_some_and(|s| s.starts_with(b"57"))
+    }
+
     /// Lets it go on.
     pub fn resume(self) -> ! {
         resume_unwind(self.panic)
