@@ -85,6 +85,12 @@ CREATE TABLE crdt.tracked_table (
 );
 COMMENT ON TABLE crdt.tracked_table IS 'Tables whose plain SQL is captured';
 
+CREATE TABLE crdt.tracked_partition (
+    relid regclass PRIMARY KEY,
+    root  regclass NOT NULL
+);
+COMMENT ON TABLE crdt.tracked_partition IS 'Relations that carry capture triggers: tracked tables and all their partitions';
+
 CREATE TABLE crdt.generic_row (
     doc    bigint NOT NULL,
     tbl    text COLLATE "C" NOT NULL,
@@ -113,6 +119,14 @@ $$;
 CREATE FUNCTION crdt.capture() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'capture_wrapper';
 COMMENT ON FUNCTION crdt.capture() IS 'Trigger function of tracked tables: plain SQL becomes events when the transaction commits';
 
+CREATE FUNCTION crdt.on_ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'on_ddl_wrapper';
+COMMENT ON FUNCTION crdt.on_ddl() IS 'Event trigger function: keeps partitions of tracked tables captured';
+
+CREATE EVENT TRIGGER crdt_ddl ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'DROP TABLE', 'CREATE TABLE AS', 'SELECT INTO')
+    EXECUTE FUNCTION crdt.on_ddl();
+COMMENT ON EVENT TRIGGER crdt_ddl IS 'Keeps partitions of tracked tables captured';
+
 CREATE FUNCTION crdt.create_doc(peer_id text, name text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'create_doc_wrapper';
 COMMENT ON FUNCTION crdt.create_doc(text, text) IS 'Makes a doc; this database writes in it as peer_id:incarnation:slot';
@@ -127,6 +141,37 @@ COMMENT ON FUNCTION crdt.track(regclass, bigint, name, text) IS
 
 CREATE FUNCTION crdt.untrack(tbl regclass) RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'untrack_wrapper';
 COMMENT ON FUNCTION crdt.untrack(regclass) IS 'Stops capture; rows and history stay';
+
+CREATE FUNCTION crdt.doc_insert(doc bigint, tbl text, row_id text, "values" jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'doc_insert_wrapper';
+COMMENT ON FUNCTION crdt.doc_insert(bigint, text, text, jsonb) IS
+    'Inserts a row into a doc; values as [["col",v],...] or as an object. Returns the Event';
+
+CREATE FUNCTION crdt.doc_update(doc bigint, tbl text, row_id text, col text, value jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'doc_update_wrapper';
+COMMENT ON FUNCTION crdt.doc_update(bigint, text, text, text, jsonb) IS 'Writes one cell of a doc. Returns the Event';
+
+CREATE FUNCTION crdt.doc_delete(doc bigint, tbl text, row_id text) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'doc_delete_wrapper';
+COMMENT ON FUNCTION crdt.doc_delete(bigint, text, text) IS 'Deletes a row of a doc. Returns the Event';
+
+CREATE FUNCTION crdt.doc_merge_remote(doc bigint, events jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'doc_merge_remote_wrapper';
+COMMENT ON FUNCTION crdt.doc_merge_remote(bigint, jsonb) IS
+    'Merges EventRuns or Events of any peers, for administrators. Returns the MergeOps that changed something';
+
+CREATE FUNCTION crdt.push(doc bigint, request jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'push_wrapper';
+COMMENT ON FUNCTION crdt.push(bigint, jsonb) IS
+    'Takes a client''s events, all or nothing: {"peer_id":p,"events":[EventRun],"frontier":[EventId]}';
+
+CREATE FUNCTION crdt.push_binary(doc bigint, request bytea) RETURNS bytea
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'push_binary_wrapper';
+COMMENT ON FUNCTION crdt.push_binary(bigint, bytea) IS 'crdt.push in the binary form of docs/format.md';
+
+CREATE FUNCTION crdt.rows(doc bigint, tbl text) RETURNS TABLE (row_id text, data jsonb)
+    LANGUAGE c STABLE ROWS 1000 AS 'MODULE_PATHNAME', 'rows_wrapper';
+COMMENT ON FUNCTION crdt.rows(bigint, text) IS 'The merged rows of a table that exists only in the doc';
 
 -------------------------------------------------------------------------------------------------------------- reading
 

@@ -1,12 +1,115 @@
-//! Row patches into rows, set-wise, as the caller.
+//! Row patches into rows: set-wise, one statement for each table, kind and set of columns, as the caller, so that the
+//! application's grants, row security, constraints and triggers hold.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use crdt_engine::ValueRef;
+use pgrx::pg_sys::Oid;
 
-use crate::catalog::Table;
-use crate::error::Result;
-use crate::pg::datum;
+use crate::catalog::{self, Table};
+use crate::error::{Error, Result, state};
 use crate::pg::relation::quote;
-use crate::pg::spi::Param;
+use crate::pg::spi::{self, Param};
+use crate::pg::{datum, entry};
+
+/// What is to become of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// It is made.
+    Insert,
+    /// Some cells change.
+    Update,
+    /// It stays, but only the cells given survive: every other column goes back to its default.
+    Reset,
+    /// It goes.
+    Delete,
+}
+
+/// One row's change.
+pub struct RowChange<'a> {
+    /// Its id.
+    pub row: &'a str,
+    /// What happens.
+    pub action: Action,
+    /// Cells to write: index in [`Table::columns`] and value; no key columns. Ascending.
+    pub cells: Vec<(usize, ValueRef<'a>)>,
+}
+
+/// The changes of one table.
+pub struct TableChange<'a> {
+    /// The table.
+    pub table: Rc<Table>,
+    /// The value of the doc column, where the table routes by one.
+    pub doc_name: Option<String>,
+    /// Its rows.
+    pub rows: Vec<RowChange<'a>>,
+}
+
+/// Orders of kinds that are tried: new parents before their children's updates, old parents after; where a unique value
+/// moves from one row to another, deletes have to come first.
+pub const ORDERS: [[Action; 3]; 3] = [
+    [Action::Insert, Action::Update, Action::Delete],
+    [Action::Delete, Action::Insert, Action::Update],
+    [Action::Delete, Action::Update, Action::Insert],
+];
+
+/// Writes all changes, kinds in the given order, tables parents first (for deletes: last).
+pub fn write(changes: &[TableChange<'_>], order: &[Action; 3]) -> Result<()> {
+    for kind in order {
+        let tables: Box<dyn Iterator<Item = &TableChange<'_>>> =
+            if *kind == Action::Delete { Box::new(changes.iter().rev()) } else { Box::new(changes.iter()) };
+        for change in tables {
+            write_kind(change, *kind)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_kind(change: &TableChange<'_>, kind: Action) -> Result<()> {
+    let mut groups: BTreeMap<(Action, Vec<usize>), Vec<&RowChange<'_>>> = BTreeMap::new();
+    for row in &change.rows {
+        let of_kind = row.action == kind || (kind == Action::Update && row.action == Action::Reset);
+        let nothing = row.action == Action::Update && row.cells.is_empty();
+        if of_kind && !nothing {
+            let columns = row.cells.iter().map(|(i, _)| *i).collect();
+            groups.entry((row.action, columns)).or_default().push(row);
+        }
+    }
+    for ((action, columns), rows) in groups {
+        entry::check_interrupts();
+        let statement = Statement::new(change, &columns, &rows)?;
+        let sql = match action {
+            Action::Insert => statement.insert(change),
+            Action::Update => statement.update(change, &[]),
+            Action::Reset => statement.update(change, &absent_columns(change, &columns)),
+            Action::Delete => statement.delete(change),
+        };
+        let written = spi::connect(|c| Ok(c.run(&sql, &statement.params, false)?.processed))?;
+        if written < rows.len() as u64 {
+            return Err(not_written(change, action, rows.len() as u64 - written));
+        }
+    }
+    Ok(())
+}
+
+/// Columns that a reset row does not keep.
+fn absent_columns<'t>(change: &'t TableChange<'_>, kept: &[usize]) -> Vec<&'t str> {
+    let table = &change.table;
+    let free = |i: &usize| !kept.contains(i) && !table.key.contains(i) && table.doc_column != Some(*i);
+    (0..table.columns.len()).filter(free).map(|i| table.columns[i].name.as_str()).collect()
+}
+
+fn not_written(change: &TableChange<'_>, action: Action, missing: u64) -> Error {
+    let verb = match action {
+        Action::Insert => "insert",
+        Action::Update | Action::Reset => "update",
+        Action::Delete => "delete",
+    };
+    Error::new(state::PRIVILEGE, format!("cannot {verb} {missing} rows of table {}", change.table.sql_name)).detail(
+        "A row security policy hides them, or a BEFORE trigger or rule of the table refused them. Nothing was applied.",
+    )
+}
 
 /// The keys of many rows as array parameters, one per key column.
 pub struct KeyArrays {
@@ -27,7 +130,8 @@ impl KeyArrays {
         let mut keys = KeyArrays { params: Vec::new(), arrays: Vec::new(), columns: Vec::new() };
         for (index, texts) in table.key.iter().zip(&texts) {
             let column = &table.columns[*index];
-            let values: Vec<Option<ValueRef<'_>>> = texts.iter().map(|t| Some(datum::key_value(&column.ty, t))).collect();
+            let values: Vec<Option<ValueRef<'_>>> =
+                texts.iter().map(|t| Some(datum::key_value(&column.ty, t))).collect();
             let (param, array, cast) = datum::column_array(&column.ty, &values)?;
             keys.params.push(param);
             keys.arrays.push(array);
@@ -41,16 +145,23 @@ impl KeyArrays {
         &self.params
     }
 
-    /// `unnest(...) AS k(...)`, its first parameter being `$first`.
+    /// `$1::bigint[], $2::text[]`, the first being `$first`.
+    fn arrays(&self, first: usize) -> Vec<String> {
+        self.arrays.iter().enumerate().map(|(i, array)| format!("${}::pg_catalog.{array}", first + i)).collect()
+    }
+
+    /// `k0, k1`
+    fn names(&self) -> Vec<String> {
+        (0..self.arrays.len()).map(|i| format!("k{i}")).collect()
+    }
+
+    /// `unnest(...) WITH ORDINALITY AS k(k0, ..., i)`, its first parameter being `$first`.
     pub fn from(&self, first: usize) -> String {
-        let arrays: Vec<String> =
-            self.arrays.iter().enumerate().map(|(i, array)| format!("${}::pg_catalog.{array}", first + i)).collect();
-        let names: Vec<String> = (0..self.arrays.len()).map(|i| format!("k{i}")).collect();
-        format!("pg_catalog.unnest({}) AS k({})", arrays.join(", "), names.join(", "))
+        format!("{} WITH ORDINALITY AS k({}, i)", rows_from(&self.arrays(first)), self.names().join(", "))
     }
 
     /// The key columns' values, cast to their types.
-    pub fn values(&self) -> Vec<String> {
+    fn values(&self) -> Vec<String> {
         self.columns.iter().enumerate().map(|(i, (_, cast))| cast_to(&format!("k.k{i}"), cast.as_deref())).collect()
     }
 
@@ -60,6 +171,17 @@ impl KeyArrays {
         let equal = equal.map(|((name, _), value)| format!("{alias}.{} OPERATOR(pg_catalog.=) {value}", quote(name)));
         equal.collect::<Vec<_>>().join(" AND ")
     }
+
+    /// The key columns of `alias`, for ORDER BY.
+    pub fn order(&self, alias: &str) -> String {
+        self.columns.iter().map(|(name, _)| format!("{alias}.{}", quote(name))).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// `unnest` of several arrays in step. PostgreSQL takes several arguments only by the unqualified name.
+fn rows_from(arrays: &[String]) -> String {
+    let each: Vec<String> = arrays.iter().map(|a| format!("pg_catalog.unnest({a})")).collect();
+    format!("ROWS FROM ({})", each.join(", "))
 }
 
 fn cast_to(expression: &str, ty: Option<&str>) -> String {
@@ -67,4 +189,158 @@ fn cast_to(expression: &str, ty: Option<&str>) -> String {
         Some(ty) => format!("CAST({expression} AS {ty})"),
         None => expression.to_owned(),
     }
+}
+
+/// One statement's arrays: keys `k0…`, values `c0…`, and the doc's name where the table routes by a column.
+struct Statement {
+    params: Vec<Param>,
+    keys: KeyArrays,
+    arrays: Vec<String>,
+    columns: Vec<(String, String)>,
+    doc: Option<(String, String)>,
+}
+
+impl Statement {
+    fn new(change: &TableChange<'_>, columns: &[usize], rows: &[&RowChange<'_>]) -> Result<Statement> {
+        let table = &change.table;
+        let keys = KeyArrays::new(table, rows.iter().map(|r| r.row))?;
+        let mut params = keys.params.clone();
+        let mut arrays = keys.arrays(1);
+        let mut named = Vec::with_capacity(columns.len());
+        for (at, index) in columns.iter().enumerate() {
+            let column = &table.columns[*index];
+            let values: Vec<Option<ValueRef<'_>>> = rows
+                .iter()
+                .map(|r| Some(r.cells[at].1).filter(|v| !matches!(v, ValueRef::Null)))
+                .collect();
+            let (param, array, cast) = datum::column_array(&column.ty, &values)?;
+            params.push(param);
+            arrays.push(format!("${}::pg_catalog.{array}", params.len()));
+            named.push((quote(&column.name), cast_to(&format!("k.c{at}"), cast.as_deref())));
+        }
+        let doc = match (&change.doc_name, table.doc_column) {
+            (Some(name), Some(index)) => {
+                let column = &table.columns[index];
+                params.push(Param::text(name));
+                let ty = crate::pg::types::TypeInfo::sql_name(column.ty.oid);
+                Some((quote(&column.name), format!("CAST(${} AS {ty})", params.len())))
+            }
+            _ => None,
+        };
+        Ok(Statement { params, keys, arrays, columns: named, doc })
+    }
+
+    fn from(&self) -> String {
+        let mut names = self.keys.names();
+        names.extend((0..self.columns.len()).map(|i| format!("c{i}")));
+        format!("{} AS k({})", rows_from(&self.arrays), names.join(", "))
+    }
+
+    fn matches(&self) -> String {
+        let mut condition = self.keys.matches("t");
+        if let Some((column, value)) = &self.doc {
+            condition.push_str(&format!(" AND t.{column} OPERATOR(pg_catalog.=) {value}"));
+        }
+        condition
+    }
+
+    fn insert(&self, change: &TableChange<'_>) -> String {
+        let key_names = self.keys.columns.iter().map(|(name, _)| quote(name));
+        let in_key = |column: &str| self.keys.columns.iter().any(|(name, _)| quote(name) == *column);
+        let doc = self.doc.iter().filter(|(column, _)| !in_key(column));
+        let names: Vec<String> = key_names
+            .chain(self.columns.iter().map(|(name, _)| name.clone()))
+            .chain(doc.clone().map(|(name, _)| name.clone()))
+            .collect();
+        let values: Vec<String> = (self.keys.values().into_iter())
+            .chain(self.columns.iter().map(|(_, value)| value.clone()))
+            .chain(doc.map(|(_, value)| value.clone()))
+            .collect();
+        format!(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}",
+            change.table.sql_name,
+            names.join(", "),
+            values.join(", "),
+            self.from()
+        )
+    }
+
+    fn update(&self, change: &TableChange<'_>, to_default: &[&str]) -> String {
+        let set = self.columns.iter().map(|(name, value)| format!("{name} = {value}"));
+        let set: Vec<String> = set.chain(to_default.iter().map(|c| format!("{} = DEFAULT", quote(c)))).collect();
+        format!(
+            "UPDATE {} AS t SET {} FROM {} WHERE {}",
+            change.table.sql_name,
+            set.join(", "),
+            self.from(),
+            self.matches()
+        )
+    }
+
+    fn delete(&self, change: &TableChange<'_>) -> String {
+        format!("DELETE FROM {} AS t USING {} WHERE {}", change.table.sql_name, self.from(), self.matches())
+    }
+}
+
+/// Locks the rows of these ids that exist, in key order, with the extension's rights, and tells which do.
+pub fn lock_rows(table: &Table, doc_name: Option<&str>, row_ids: &[&str]) -> Result<Vec<bool>> {
+    let keys = KeyArrays::new(table, row_ids.iter().copied())?;
+    let mut params = keys.params().to_vec();
+    let mut condition = keys.matches("t");
+    if let (Some(name), Some(index)) = (doc_name, table.doc_column) {
+        let column = &table.columns[index];
+        params.push(Param::text(name));
+        let ty = crate::pg::types::TypeInfo::sql_name(column.ty.oid);
+        let column = quote(&column.name);
+        condition.push_str(&format!(" AND t.{column} OPERATOR(pg_catalog.=) CAST(${} AS {ty})", params.len()));
+    }
+    let sql = format!(
+        "SELECT k.i FROM {} AS t, {} WHERE {condition} ORDER BY {} FOR UPDATE OF t",
+        table.sql_name,
+        keys.from(1),
+        keys.order("t"),
+    );
+    let mut exists = vec![false; row_ids.len()];
+    spi::as_role(catalog::names()?.owner, || {
+        spi::connect(|c| {
+            c.each(&sql, &params, |rows, i| {
+                exists[rows.i64(i, 1).expect("an ordinal") as usize - 1] = true;
+                Ok(())
+            })
+        })
+    })?;
+    Ok(exists)
+}
+
+/// Sorts tables so that the targets of foreign keys come before their sources, as far as there is such an order.
+pub fn parents_first(changes: &mut Vec<TableChange<'_>>) -> Result<()> {
+    if changes.len() < 2 {
+        return Ok(());
+    }
+    let relids: Vec<i64> = changes.iter().map(|c| i64::from(c.table.root.to_u32())).collect();
+    let mut edges: Vec<(Oid, Oid)> = Vec::new();
+    spi::as_role(catalog::names()?.owner, || {
+        spi::connect(|c| {
+            let rows = c.run(
+                "SELECT conrelid, confrelid FROM pg_catalog.pg_constraint WHERE contype = 'f' \
+                 AND conrelid::bigint = ANY ($1) AND confrelid::bigint = ANY ($1) AND conrelid <> confrelid",
+                &[Param::i64s(&relids)],
+                false,
+            )?;
+            edges.extend((0..rows.len()).filter_map(|i| Some((rows.oid(i, 1)?, rows.oid(i, 2)?))));
+            Ok(())
+        })
+    })?;
+    let mut sorted = Vec::with_capacity(changes.len());
+    while !changes.is_empty() {
+        let waits = |change: &TableChange<'_>| {
+            edges.iter().any(|(child, parent)| {
+                *child == change.table.root && changes.iter().any(|other| other.table.root == *parent)
+            })
+        };
+        let next = changes.iter().position(|c| !waits(c)).unwrap_or(0);
+        sorted.push(changes.remove(next));
+    }
+    *changes = sorted;
+    Ok(())
 }

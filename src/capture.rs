@@ -21,7 +21,7 @@ use crate::pg::{datum, entry, relation, types, xact};
 
 /// Past this many bytes, what is buffered for a doc is written as runs before the transaction ends.
 const EARLY_FLUSH_BYTES: usize = 8 << 20;
-/// Rows between two looks at interrupts and at the size of the buffer.
+/// Rows between two looks at interrupts and the size of the buffer.
 const ROWS_A_LOOK: usize = 256;
 
 /// What this transaction has written and not yet logged.
@@ -282,19 +282,18 @@ impl<'t> Statement<'t> {
         let _pinned = datum::PinnedSettings::pin();
         let mut memory = RowMemory::new();
         while let Some(tuple) = rows.next_tuple() {
-            capture(self, tuple)?;
-            self.look(&mut memory)?;
+            memory.row(|| capture(self, tuple))?;
+            self.look()?;
         }
         Ok(())
     }
 
-    /// Now and then: interrupts, memory, and an early flush of what has become large.
-    fn look(&mut self, memory: &mut RowMemory) -> Result<()> {
+    /// Now and then: interrupts, and an early flush of what has become large.
+    fn look(&mut self) -> Result<()> {
         self.seen += 1;
         if !self.seen.is_multiple_of(ROWS_A_LOOK) {
             return Ok(());
         }
-        memory.reset();
         entry::check_interrupts();
         self.lent.get().flush_large()
     }
@@ -306,13 +305,14 @@ impl<'t> Statement<'t> {
         let _pinned = datum::PinnedSettings::pin();
         let mut memory = RowMemory::new();
         while let (Some(old), Some(new)) = (old_rows.next_tuple(), new_rows.next_tuple()) {
-            if self.same_key_and_doc(old, new) {
-                self.update(old, new)?;
-            } else {
+            memory.row(|| {
+                if self.same_key_and_doc(old, new) {
+                    return self.update(old, new);
+                }
                 self.delete(old)?;
-                self.insert_late(new)?;
-            }
-            self.look(&mut memory)?;
+                self.insert_late(new)
+            })?;
+            self.look()?;
         }
         Ok(())
     }
@@ -375,22 +375,26 @@ impl<'t> Statement<'t> {
         let mut memory = RowMemory::new();
         let mut old_rows = call.old_rows().ok_or_else(missing_transition_table)?;
         while let Some(old) = old_rows.next_tuple() {
-            self.read_row_id(old);
-            let doc = self.doc_of(old)?;
-            index.insert((doc, self.row.clone()), side.len());
-            self.remember(old, &mut side)?;
-            self.look(&mut memory)?;
+            memory.row(|| {
+                self.read_row_id(old);
+                let doc = self.doc_of(old)?;
+                index.insert((doc, self.row.clone()), side.len());
+                self.remember(old, &mut side)
+            })?;
+            self.look()?;
         }
         drop(old_rows);
         let mut new_rows = call.new_rows().ok_or_else(missing_transition_table)?;
         while let Some(new) = new_rows.next_tuple() {
-            self.read_row_id(new);
-            let doc = self.doc_of(new)?;
-            match index.remove(&(doc, self.row.clone())) {
-                None => self.insert_late(new)?,
-                Some(at) => self.update_against(new, doc, &side, at)?,
-            }
-            self.look(&mut memory)?;
+            memory.row(|| {
+                self.read_row_id(new);
+                let doc = self.doc_of(new)?;
+                match index.remove(&(doc, self.row.clone())) {
+                    None => self.insert_late(new),
+                    Some(at) => self.update_against(new, doc, &side, at),
+                }
+            })?;
+            self.look()?;
         }
         for ((doc, row), _) in index {
             self.row = row;

@@ -59,6 +59,7 @@ impl Doc {
 }
 
 /// A tracked table, or a partition of one, as capture and apply need it.
+#[derive(Clone)]
 pub struct Table {
     /// The relation itself.
     pub relid: Oid,
@@ -84,6 +85,12 @@ impl Table {
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|c| c.name == name)
+    }
+
+    /// Columns of `other`, given by index there, as indices here; by name.
+    pub fn reindex(&self, other: &Table, indices: &[usize]) -> Vec<usize> {
+        let find = |i: &usize| self.columns.iter().position(|c| c.name == other.columns[*i].name);
+        indices.iter().filter_map(find).collect()
     }
 
     /// Does the key hold this column?
@@ -271,6 +278,15 @@ pub fn peer_name(peer: i32) -> Result<String> {
         Some(row) => Ok(row.text(3).unwrap_or_default()),
         None => Err(Error::new(state::CORRUPT, format!("the log names peer {peer}, which crdt.peer does not have"))),
     }
+}
+
+/// The role that owns a peer, if one does.
+pub fn peer_owner(peer: i32) -> Result<Option<String>> {
+    let names = names()?;
+    let rel = Relation::open(names.peer, Lock::AccessShare);
+    let mut scan =
+        IndexScan::new(&rel, names.peer_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I32(peer))], false);
+    Ok(scan.next_row().and_then(|row| row.text(4)))
 }
 
 /// The tracked table that `relid` is or is a partition of, if any.

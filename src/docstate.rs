@@ -52,6 +52,10 @@ struct Entry {
     ready: bool,
     /// All heads fit.
     complete: bool,
+    /// Transactions that have read this entry to write a run, and have not ended.
+    writers: u32,
+    /// When the last of them did.
+    write_tick: u64,
     max_lamport: u64,
     events: u64,
     tails: [Tail; SLOTS],
@@ -100,6 +104,8 @@ pub struct Known {
     pub ready: bool,
     /// Greatest lamport, running pushes included.
     pub max_lamport: u64,
+    /// Greatest lamport of what was committed.
+    pub committed_lamport: u64,
     /// Events in the doc, roughly: what a pushed lamport is bounded by.
     pub events: u64,
     /// The slot's tail, if remembered.
@@ -127,12 +133,15 @@ impl Block {
         let set = &mut self.entries[set_of(key)];
         let way = set.iter().position(|e| e.used != 0 && e.key == key);
         let way = way.unwrap_or_else(|| {
-            let oldest = (0..WAYS).min_by_key(|w| set[*w].used).expect("there are ways");
+            let oldest = (0..WAYS).min_by_key(|w| (set[*w].writers > 0, set[*w].used)).expect("there are ways");
             set[oldest] = Entry {
                 key,
                 used: tick,
                 ready: false,
                 complete: true,
+                // Who was counted in the entry that goes is not known here: never quiet.
+                writers: u32::from(set[oldest].writers > 0),
+                write_tick: tick,
                 max_lamport: 0,
                 events: 0,
                 tails: [Tail::default(); SLOTS],
@@ -164,6 +173,7 @@ pub fn known(key: DocKey, slot: usize) -> Known {
         Known {
             ready: entry.ready,
             max_lamport: entry.max_lamport.max(announced),
+            committed_lamport: entry.max_lamport,
             events: entry.events,
             tail: entry.tails.get(slot).copied().filter(|t| t.peer != 0),
             complete: entry.complete,
@@ -174,6 +184,7 @@ pub fn known(key: DocKey, slot: usize) -> Known {
     read.unwrap_or(Known {
         ready: false,
         max_lamport: 0,
+        committed_lamport: 0,
         events: 0,
         tail: None,
         complete: false,
@@ -284,6 +295,35 @@ pub fn announce(key: DocKey, pid: i32, lamport: u64) -> bool {
         true
     });
     done == Some(true)
+}
+
+/// A transaction is about to read the doc's state and write a run.
+pub fn begin_write(key: DocKey) {
+    BLOCK.with(true, |block| {
+        block.tick += 1;
+        let tick = block.tick;
+        let entry = block.make(key);
+        entry.writers += 1;
+        entry.write_tick = tick;
+    });
+}
+
+/// It has ended.
+pub fn end_write(key: DocKey) {
+    BLOCK.with(true, |block| {
+        if let Some(entry) = block.find(key) {
+            entry.writers = entry.writers.saturating_sub(1);
+        }
+    });
+}
+
+/// A number that stays the same as long as no other transaction writes runs of the doc; `None` while one is under way.
+/// `own`: how many of the writers are the caller.
+pub fn quiet(key: DocKey, own: u32) -> Option<u64> {
+    BLOCK.with(true, |block| {
+        let entry = block.make(key);
+        (entry.writers <= own).then_some(entry.write_tick)
+    })?
 }
 
 /// Takes back what this session has announced: after its push is visible, or rolled back.

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 
+use crdt_engine::id::EventId;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -54,6 +55,8 @@ struct Transaction {
     past_commit: bool,
     /// A push ran: it must not be prepared.
     pushed: bool,
+    /// Docs that others know to be written by us.
+    writing: Vec<i64>,
 }
 
 thread_local! {
@@ -72,8 +75,9 @@ pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
         return Ok(());
     }
     let slot = take_slot(doc)?;
+    begin_write(doc);
     let (slot, next, known) = read_tail(doc, slot)?;
-    let deps = visible_heads(&known);
+    let deps = visible_heads(doc, &known);
     let own_lamport = TRANSACTION.with_borrow(|t| t.docs.get(&doc).map_or(0, |w| w.lamport));
     let mut lamport = known.max_lamport.max(own_lamport) + 1;
     let mut counter = next;
@@ -104,6 +108,29 @@ pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
     Ok(())
 }
 
+/// Lets pushes know that a run is on its way.
+fn begin_write(doc: i64) {
+    let new = TRANSACTION.with_borrow_mut(|t| {
+        let new = !t.writing.contains(&doc);
+        if new {
+            t.writing.push(doc);
+        }
+        new
+    });
+    if new {
+        docstate::begin_write(doc_key(doc));
+    }
+}
+
+/// See [`docstate::quiet`]. A prepared transaction may have written before this server started, and is not counted.
+pub fn quiet(doc: i64) -> Option<u64> {
+    if xact::prepared_possible() {
+        return None;
+    }
+    let own = TRANSACTION.with_borrow(|t| u32::from(t.writing.contains(&doc)));
+    docstate::quiet(doc_key(doc), own)
+}
+
 /// Remembers what was written, for the end of the transaction.
 fn note(doc: i64, slot: Option<Slot>, lamport: u64, events: u64, heads: &[Head], covered: &[(i32, u64)]) {
     TRANSACTION.with_borrow_mut(|t| {
@@ -127,6 +154,27 @@ fn note(doc: i64, slot: Option<Slot>, lamport: u64, events: u64, heads: &[Head],
         }
         let covered = &written.covered;
         written.heads.retain(|h| !covered.iter().any(|(p, c)| *p == h.peer && *c >= h.counter));
+    });
+}
+
+/// The next event of this transaction's own: its id, lamport and deps. To be appended by the caller, who then says
+/// [`advance`].
+pub fn next_event(doc: i64) -> Result<(EventId, u64, Vec<EventId>)> {
+    let slot = take_slot(doc)?;
+    begin_write(doc);
+    let (slot, next, known) = read_tail(doc, slot)?;
+    let deps = visible_heads(doc, &known).into_iter().filter(|h| h.peer != slot.peer);
+    let deps = deps.map(|h| Ok(EventId::new(catalog::peer_name(h.peer)?, h.counter))).collect::<Result<Vec<_>>>()?;
+    note(doc, Some(Slot { next: Some(next), ..slot }), 0, 0, &[], &[]);
+    Ok((EventId::new(catalog::peer_name(slot.peer)?, next), known.max_lamport.max(own_lamport(doc)) + 1, deps))
+}
+
+/// Events of our own up to `next` have been appended.
+pub fn advance(doc: i64, next: u64) {
+    TRANSACTION.with_borrow_mut(|t| {
+        if let Some(slot) = t.docs.get_mut(&doc).and_then(|w| w.slot.as_mut()) {
+            slot.next = Some(next);
+        }
     });
 }
 
@@ -226,23 +274,21 @@ pub fn not_preloaded() -> Error {
         .hint("Add it: ALTER SYSTEM SET shared_preload_libraries = 'crdt_db'; then restart the server.")
 }
 
-/// The heads a write is made on top of: those its snapshot sees.
-fn visible_heads(known: &Known) -> Vec<Head> {
-    let heads = known.heads[..known.head_count].iter();
-    if xact::repeatable_read() {
-        return heads.filter(|h| xact::snapshot_sees(h.xid)).copied().collect();
-    }
-    heads.copied().collect()
-}
-
-/// What the log shows as heads to this transaction: committed ones and, after a push, its own.
-pub fn own_heads(doc: i64) -> Vec<(Head, bool)> {
+/// The heads a write is made on top of: those its snapshot sees, less what this transaction has covered already, and
+/// what it has pushed.
+fn visible_heads(doc: i64, known: &Known) -> Vec<Head> {
+    let old_snapshot = xact::repeatable_read();
+    let mut heads: Vec<Head> = known.heads[..known.head_count].to_vec();
+    heads.retain(|h| !old_snapshot || xact::snapshot_sees(h.xid));
     TRANSACTION.with_borrow(|t| {
-        t.docs.get(&doc).map_or(Vec::new(), |w| {
-            let pushed = |h: &Head| w.slot.is_none_or(|s| s.peer != h.peer);
-            w.heads.iter().map(|h| (*h, pushed(h))).collect()
-        })
-    })
+        let Some(written) = t.docs.get(&doc) else { return };
+        heads.retain(|h| {
+            !written.covered.iter().any(|(peer, counter)| *peer == h.peer && *counter >= h.counter)
+                && !written.heads.iter().any(|own| own.peer == h.peer)
+        });
+        heads.extend_from_slice(&written.heads);
+    });
+    heads
 }
 
 /// Called before the transaction commits or is prepared.
@@ -292,6 +338,9 @@ pub fn ended(end: End) {
             End::Prepared => docstate::forget(key),
             End::Aborted => {}
         }
+    }
+    for doc in transaction.writing {
+        docstate::end_write(doc_key(doc));
     }
     if transaction.pushed {
         docstate::unannounce(pg::process_id());

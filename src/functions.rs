@@ -9,6 +9,14 @@ function!(preloaded_wrapper, pg_finfo_preloaded_wrapper, crate::track::preloaded
 function!(capture_wrapper, pg_finfo_capture_wrapper, crate::capture::trigger_function);
 function!(create_doc_wrapper, pg_finfo_create_doc_wrapper, crate::track::create_doc);
 function!(doc_wrapper, pg_finfo_doc_wrapper, crate::track::doc);
+function!(push_wrapper, pg_finfo_push_wrapper, crate::push::push);
+function!(push_binary_wrapper, pg_finfo_push_binary_wrapper, crate::push::push_binary);
+function!(doc_insert_wrapper, pg_finfo_doc_insert_wrapper, crate::push::doc_insert);
+function!(doc_update_wrapper, pg_finfo_doc_update_wrapper, crate::push::doc_update);
+function!(doc_delete_wrapper, pg_finfo_doc_delete_wrapper, crate::push::doc_delete);
+function!(doc_merge_remote_wrapper, pg_finfo_doc_merge_remote_wrapper, crate::push::doc_merge_remote);
+function!(rows_wrapper, pg_finfo_rows_wrapper, crate::generic::rows);
+function!(on_ddl_wrapper, pg_finfo_on_ddl_wrapper, crate::ddl::on_ddl);
 function!(track_wrapper, pg_finfo_track_wrapper, crate::track::track);
 function!(untrack_wrapper, pg_finfo_untrack_wrapper, crate::track::untrack);
 

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use crdt_engine::OpRef;
 use pgrx::pg_sys::Oid;
 
 use crate::capture;
@@ -10,6 +9,7 @@ use crate::catalog::{self, Table};
 use crate::docstate;
 use crate::error::{Error, Result, state};
 use crate::flush;
+use crate::generic;
 use crate::pg::function::{Args, Out};
 use crate::pg::relation::{Lock, Relation, quote};
 use crate::pg::spi::{self, Param};
@@ -100,8 +100,8 @@ pub fn track(args: &Args<'_>) -> Result<Out> {
     attach_triggers(&rel)?;
     catalog::forget();
     let table = catalog::tracked(relid)?;
-    adopt_rows(&table)?;
-    crate::generic::adopt(&table)?;
+    adopt_rows(&table, &rel)?;
+    generic::adopt(&table)?;
     Ok(doc.map_or(Out::Null, Out::I64))
 }
 
@@ -234,23 +234,22 @@ fn attach_triggers(rel: &Relation) -> Result<()> {
             )?;
             for i in 0..tree.len() {
                 let member = Relation::open(tree.oid(i, 1).expect("not null"), Lock::ShareRowExclusive);
-                attach(c, &member)?;
+                attach(c, &member, rel.oid())?;
             }
             Ok(())
         })
     })
 }
 
-fn attach(c: &spi::Connection, rel: &Relation) -> Result<()> {
-    let present = c.run(
-        "SELECT 1 FROM pg_catalog.pg_trigger WHERE tgrelid = $1::oid AND tgname = 'zz_crdt_insert'",
-        &[Param::regclass(rel.oid())],
+/// Makes the triggers of one relation of a tracked table.
+pub fn attach(c: &spi::Connection, rel: &Relation, root: Oid) -> Result<()> {
+    c.run(
+        "INSERT INTO crdt.tracked_partition (relid, root) VALUES ($1, $2) ON CONFLICT (relid) DO UPDATE SET root = $2",
+        &[Param::regclass(rel.oid()), Param::regclass(root)],
         false,
     )?;
-    if !present.is_empty() {
-        return Ok(());
-    }
     for (name, when) in TRIGGERS {
+        c.run(&format!("DROP TRIGGER IF EXISTS {} ON {}", quote(name), rel.sql_name()), &[], false)?;
         let when = when.replace("{}", &rel.sql_name());
         c.run(
             &format!("CREATE TRIGGER {} {when} FOR EACH STATEMENT EXECUTE FUNCTION crdt.capture()", quote(name)),
@@ -261,21 +260,30 @@ fn attach(c: &spi::Connection, rel: &Relation) -> Result<()> {
     Ok(())
 }
 
-/// Rows that stood in the table before it was tracked become history: inserts of the hub. The table is locked against
-/// writers, and read under a snapshot of now, so that nothing committed is missed.
-fn adopt_rows(table: &Rc<Table>) -> Result<()> {
+/// Takes the triggers of one relation away.
+pub fn detach(c: &spi::Connection, rel: &Relation) -> Result<()> {
+    for (name, _) in TRIGGERS {
+        c.run(&format!("DROP TRIGGER IF EXISTS {} ON {}", quote(name), rel.sql_name()), &[], false)?;
+    }
+    c.run("DELETE FROM crdt.tracked_partition WHERE relid = $1", &[Param::regclass(rel.oid())], false).map(|_| ())
+}
+
+/// Rows that stood in the table (or in a partition that has just joined it) before it was tracked become history:
+/// inserts of this database. The relation is locked against writers, and read under a snapshot of now, so that nothing
+/// committed is missed. Rows that the doc holds already, from when it was not materialized, are not told again.
+pub fn adopt_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
+    let known = generic::of_table(table)?;
     let _latest = xact::ActiveSnapshot::push_latest();
     let _pinned = datum::PinnedSettings::pin();
     let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
-    let sql = format!("SELECT {} FROM {}", columns.join(", "), table.sql_name);
+    let sql = format!("SELECT {} FROM {}", columns.join(", "), rel.sql_name());
     spi::as_role(catalog::names()?.owner, || {
         spi::connect(|c| {
             c.each(&sql, &[], |rows, i| {
-                let (_, row) = capture::row_now(table, rows, i)?;
-                if crate::generic::knows(table, &row)? {
-                    return Ok(());
+                let (row_id, row) = capture::row_now(table, rows, i)?;
+                if known.contains_key(&(row.doc, row_id.clone())) {
+                    return generic::differences(table, &row_id, &row, &known);
                 }
-                let OpRef::Insert { .. } = row.ops.get(0) else { unreachable!("one insert") };
                 capture::append(row.doc, |ops| Ok(ops.push(row.ops.get(0))?))
             })
         })
@@ -300,9 +308,7 @@ pub fn untrack(args: &Args<'_>) -> Result<Out> {
             )?;
             for i in 0..tree.len() {
                 let rel = Relation::open(tree.oid(i, 1).expect("not null"), Lock::ShareRowExclusive);
-                for (name, _) in TRIGGERS {
-                    c.run(&format!("DROP TRIGGER IF EXISTS {} ON {}", quote(name), rel.sql_name()), &[], false)?;
-                }
+                detach(c, &rel)?;
             }
             c.run("DELETE FROM crdt.tracked_table WHERE tbl = $1", &[Param::regclass(relid)], false)
         })

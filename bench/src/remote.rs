@@ -2,8 +2,10 @@
 
 use std::io::Read;
 
-use postgres::Client;
+use crdt_engine::Limits;
+use crdt_engine::wire::{PullRequest, PullResponse, Versions, binary, json as wire_json};
 use postgres::types::Json;
+use postgres::{Client, SimpleQueryMessage};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -24,47 +26,49 @@ pub fn push(bench: &Bench) -> Vec<Line> {
     create_source(&mut client, rows);
     let source = Source::read(&mut client);
     let mut lines = Vec::new();
-    let mut again = Pair::default();
-    for (suffix, conflicting) in [("nothing concurrent", 0), ("10% conflicting", 10)] {
-        let mut pair = Pair::default();
-        for (round, ours) in turns(bench.options.repeats) {
-            let table = format!("push_{conflicting}_{}_{round}", variant(ours));
-            let doc = create_table(&mut client, &table, ours);
-            if conflicting > 0 {
-                let sql = format!("INSERT INTO {table} SELECT * FROM source WHERE id % {conflicting} = 0");
-                client.batch_execute(&sql).expect("the concurrent rows");
-            }
-            client.batch_execute("CHECKPOINT").expect("CHECKPOINT");
-            match doc {
-                Some(doc) => {
-                    let request = source.push_request(&table, "laptop");
-                    let first = push_cost(&mut client, doc, &request, rows);
-                    pair.push(true, first);
-                    again.reference.push(first);
-                    again.ours.push(push_cost(&mut client, doc, &request, 0));
+    for form in [Form::Binary, Form::Json] {
+        let mut again = Pair::default();
+        for conflicting in [false, true] {
+            let mut pair = Pair::default();
+            for (round, ours) in turns(bench.options.repeats) {
+                let table = format!("push_{form:?}_{conflicting}_{}_{round}", variant(ours)).to_lowercase();
+                let doc = create_table(&mut client, &table, ours);
+                if conflicting {
+                    let sql = format!("INSERT INTO {table} SELECT * FROM source WHERE id % 10 = 0");
+                    client.batch_execute(&sql).expect("the concurrent rows");
                 }
-                None => pair.push(false, source.upsert(&mut client, &table)),
+                client.batch_execute("CHECKPOINT").expect("CHECKPOINT");
+                let Some(doc) = doc else {
+                    pair.push(false, source.upsert(&mut client, &table));
+                    continue;
+                };
+                let request = Push::new(form, source.push_request(&table, "laptop"));
+                let first = request.cost(&mut client, doc, rows);
+                pair.push(true, first);
+                again.push(false, first);
+                again.push(true, request.cost(&mut client, doc, 0));
             }
+            let case = if conflicting { "10% conflicting" } else { "nothing concurrent" };
+            lines.push(Line {
+                what: format!("push of {} cells in {rows} rows, {}, {case}", CELLS * rows, form.name()),
+                reference: "INSERT ... SELECT unnest ... ON CONFLICT DO UPDATE",
+                measured: Some(pair.cpu_ratio()),
+                reach: 2.0,
+                aim: 1.25,
+                unit: Unit::Times,
+                detail: pair.detail(),
+            });
         }
         lines.push(Line {
-            what: format!("push of {} cells in {rows} rows as JSON, {suffix}", CELLS * rows),
-            reference: "INSERT ... SELECT unnest ... ON CONFLICT DO UPDATE",
-            measured: Some(pair.cpu_ratio()),
-            reach: 2.0,
-            aim: 1.25,
+            what: format!("pushing the same again, {}", form.name()),
+            reference: "first push",
+            measured: Some(again.cpu_ratio()),
+            reach: 1.0 / 30.0,
+            aim: 1.0 / 100.0,
             unit: Unit::Times,
-            detail: pair.detail(),
+            detail: again.detail(),
         });
     }
-    lines.push(Line {
-        what: "pushing the same again".into(),
-        reference: "first push",
-        measured: Some(again.cpu_ratio()),
-        reach: 1.0 / 30.0,
-        aim: 1.0 / 100.0,
-        unit: Unit::Times,
-        detail: again.detail(),
-    });
     lines
 }
 
@@ -79,22 +83,25 @@ pub fn pull_everything(bench: &Bench) -> Vec<Line> {
     for first in (1..=rows).step_by(step) {
         fill(&mut client, "pulled", first, (first + step - 1).min(rows));
     }
-    let mut pair = Pair::default();
-    let mut bytes = [0; 2];
-    for (_, ours) in turns(bench.options.repeats) {
-        let (cost, size) = if ours { pull_all(&mut client, doc) } else { copy_out(&mut client, "pulled") };
-        bytes[usize::from(ours)] = size;
-        pair.push(ours, cost);
-    }
-    vec![Line {
-        what: format!("pull of everything ({rows} rows), JSON"),
-        reference: "binary COPY of the plain table",
-        measured: Some(pair.cpu_ratio()),
-        reach: 8.0,
-        aim: 3.0,
-        unit: Unit::Times,
-        detail: format!("{}, {} bytes against {}", pair.detail(), bytes[1], bytes[0]),
-    }]
+    let mut line = |form: Form, reach: f64, aim: f64| {
+        let mut pair = Pair::default();
+        let mut bytes = [0; 2];
+        for (_, ours) in turns(bench.options.repeats) {
+            let (cost, size) = if ours { pull_all(&mut client, doc, form) } else { copy_out(&mut client, "pulled") };
+            bytes[usize::from(ours)] = size;
+            pair.push(ours, cost);
+        }
+        Line {
+            what: format!("pull of everything ({rows} rows), {}", form.name()),
+            reference: "binary COPY of the plain table",
+            measured: Some(pair.cpu_ratio()),
+            reach,
+            aim,
+            unit: Unit::Times,
+            detail: format!("{}, {} bytes against {}", pair.detail(), bytes[1], bytes[0]),
+        }
+    };
+    vec![line(Form::Binary, 1.0, 0.3), line(Form::Json, 8.0, 3.0)]
 }
 
 /// What 100 new events cost when the log is long: in a log of 1,000,000 against one of 10,000.
@@ -165,14 +172,15 @@ impl Log {
     }
 
     fn pull_new(&mut self, client: &mut Client, round: usize) -> Cost {
-        let request = json!({"peer_id": "reader", "known_peers": self.version(client)});
+        let version: Versions = serde_json::from_value(self.version(client)).expect("a version vector");
+        let request = pull_request(version);
         let first = self.rows + self.added + 1;
         self.added += Self::CHANGES;
         let rows =
             format!("SELECT i, 'round {round}' FROM generate_series({first}, {}) AS i", first + Self::CHANGES - 1);
         client.batch_execute(&format!("INSERT INTO {} {rows}", self.table)).expect("INSERT");
-        let (cost, answer) = backend_cost(client, |client| pull_page(client, self.doc, &request));
-        assert_eq!(operations(&answer), Self::CHANGES, "the pull brings what is new");
+        let (cost, answer) = backend_cost(client, |client| pull_page(client, self.doc, Form::Json, &request));
+        assert_eq!(Form::Json.read(&answer).batch.ops.len(), Self::CHANGES, "the pull brings what is new");
         cost
     }
 
@@ -183,16 +191,16 @@ impl Log {
         let lamport = self.rows + self.added + (round + 1) * 4 * Self::CHANGES;
         let request = self.changes("guest", self.counter, lamport, frontier, round);
         self.counter += Self::CHANGES;
-        push_cost(client, self.doc, &request, Self::CHANGES)
+        request.cost(client, self.doc, Self::CHANGES)
     }
 
     fn push_as_stranger(&mut self, client: &mut Client, round: usize) -> Cost {
         let request = self.changes(&format!("stranger {round}"), 0, 1, json!([]), round);
-        push_cost(client, self.doc, &request, Self::CHANGES)
+        request.cost(client, self.doc, Self::CHANGES)
     }
 
     /// A push that updates rows spread over the first hundredth of the long log, which both logs have.
-    fn changes(&self, peer: &str, counter: usize, lamport: usize, deps: Value, round: usize) -> Box<RawValue> {
+    fn changes(&self, peer: &str, counter: usize, lamport: usize, deps: Value, round: usize) -> Push {
         let spread = self.rows / Self::CHANGES;
         let ops: Vec<Value> = (0..Self::CHANGES)
             .map(|i| {
@@ -200,7 +208,7 @@ impl Log {
                 json!({"type": "update", "tbl": self.table, "row_id": row.to_string(), "col": "v", "value": format!("by {peer}")})
             })
             .collect();
-        push_request(peer, counter, lamport, deps, ops)
+        Push::new(Form::Json, push_request(peer, counter, lamport, deps, ops))
     }
 }
 
@@ -269,48 +277,116 @@ fn push_request(peer: &str, counter: usize, lamport: usize, deps: Value, ops: Ve
     RawValue::from_string(request.to_string()).expect("JSON")
 }
 
-/// Pushes, and checks how many events the hub took that it did not have.
-pub fn push_cost(client: &mut Client, doc: i64, request: &RawValue, expected: usize) -> Cost {
-    let (cost, answer) = backend_cost(client, |client| push_now(client, doc, request));
-    assert_eq!(answer["accepted"], json!(expected), "what the hub answered: {answer}");
-    cost
+/// In which of its two forms a request and its answer travel.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    Json,
+    Binary,
 }
 
-/// Pushes and answers what the hub said.
-pub fn push_now(client: &mut Client, doc: i64, request: &RawValue) -> Value {
-    let row = client.query_one("SELECT crdt.push($1, $2)", &[&doc, &Json(request)]);
-    row.unwrap_or_else(|error| panic!("crdt.push: {error:?}")).get(0)
+impl Form {
+    fn name(self) -> &'static str {
+        match self {
+            Form::Json => "JSON",
+            Form::Binary => "binary",
+        }
+    }
+
+    fn read(self, answer: &[u8]) -> PullResponse {
+        let read = match self {
+            Form::Json => wire_json::decode_pull_response(answer, &Limits::trusted()),
+            Form::Binary => binary::decode_pull_response(answer, &Limits::trusted()),
+        };
+        read.expect("an answer to pull")
+    }
 }
 
-fn pull_page(client: &mut Client, doc: i64, request: &Value) -> String {
-    let row = client.simple_query(&format!("SELECT crdt.pull({doc}, '{}')", request.to_string().replace('\'', "''")));
-    let messages = row.unwrap_or_else(|error| panic!("crdt.pull: {error:?}"));
-    let answer = messages.iter().find_map(|message| match message {
-        postgres::SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
-    });
-    answer.expect("an answer").to_owned()
+/// A push ready to be sent.
+pub enum Push {
+    Json(Box<RawValue>),
+    Binary(Vec<u8>),
 }
 
-fn operations(answer: &str) -> usize {
-    let answer: Value = serde_json::from_str(answer).expect("JSON");
-    let runs = answer["events"].as_array().expect("events");
-    runs.iter().map(|run| run["ops"].as_array().expect("ops").len()).sum()
+impl Push {
+    pub fn new(form: Form, request: Box<RawValue>) -> Push {
+        match form {
+            Form::Json => Push::Json(request),
+            Form::Binary => {
+                let decoded = wire_json::decode_push(request.get().as_bytes(), &Limits::trusted()).expect("a push");
+                Push::Binary(binary::encode_push(&decoded).expect("a push"))
+            }
+        }
+    }
+
+    /// Bytes on the wire.
+    pub fn size(&self) -> usize {
+        match self {
+            Push::Json(request) => request.get().len(),
+            Push::Binary(request) => request.len(),
+        }
+    }
+
+    /// Sends it, and answers how many events the hub took that it did not have.
+    pub fn send(&self, client: &mut Client, doc: i64) -> u64 {
+        match self {
+            Push::Json(request) => {
+                let row = client.query_one("SELECT crdt.push($1, $2)", &[&doc, &Json(request)]);
+                let answer: Value = row.unwrap_or_else(|error| panic!("crdt.push: {error:?}")).get(0);
+                answer["accepted"].as_u64().unwrap_or_else(|| panic!("crdt.push answered {answer}"))
+            }
+            Push::Binary(request) => {
+                let row = client.query_one("SELECT crdt.push_binary($1, $2)", &[&doc, request]);
+                let answer: Vec<u8> = row.unwrap_or_else(|error| panic!("crdt.push_binary: {error:?}")).get(0);
+                binary::decode_push_response(&answer, &Limits::trusted()).expect("an answer to push").accepted
+            }
+        }
+    }
+
+    fn cost(&self, client: &mut Client, doc: i64, expected: usize) -> Cost {
+        let (cost, accepted) = backend_cost(client, |client| self.send(client, doc));
+        assert_eq!(accepted as usize, expected, "events that the hub took");
+        cost
+    }
 }
 
-// Reading the answer is the client's work: it is not in the backend's CPU time, but it is in the wall time.
-fn pull_all(client: &mut Client, doc: i64) -> (Cost, usize) {
-    let (mut total, mut bytes, mut known) = (Cost::default(), 0, json!({}));
+fn pull_request(known: Versions) -> PullRequest {
+    PullRequest { peer_id: Some("reader".into()), known, ..PullRequest::default() }
+}
+
+fn pull_page(client: &mut Client, doc: i64, form: Form, request: &PullRequest) -> Vec<u8> {
+    match form {
+        Form::Json => {
+            let mut text = String::new();
+            wire_json::write_pull(&mut text, request).expect("a pull");
+            // Simple queries bring the text as the server made it.
+            let answer = client.simple_query(&format!("SELECT crdt.pull({doc}, '{}')", text.replace('\'', "''")));
+            let messages = answer.unwrap_or_else(|error| panic!("crdt.pull: {error:?}"));
+            let row = messages.iter().find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(0),
+                _ => None,
+            });
+            row.expect("an answer").as_bytes().to_vec()
+        }
+        Form::Binary => {
+            let request = binary::encode_pull(request).expect("a pull");
+            let row = client.query_one("SELECT crdt.pull_binary($1, $2)", &[&doc, &request]);
+            row.unwrap_or_else(|error| panic!("crdt.pull_binary: {error:?}")).get(0)
+        }
+    }
+}
+
+// Reading the answers is the client's work and not measured.
+fn pull_all(client: &mut Client, doc: i64, form: Form) -> (Cost, usize) {
+    let (mut total, mut bytes, mut request) = (Cost::default(), 0, pull_request(Versions::new()));
     loop {
-        let request = json!({"peer_id": "reader", "known_peers": known});
-        let (cost, answer) = backend_cost(client, |client| pull_page(client, doc, &request));
+        let (cost, answer) = backend_cost(client, |client| pull_page(client, doc, form, &request));
         total = Cost { wall: total.wall + cost.wall, cpu: total.cpu + cost.cpu };
         bytes += answer.len();
-        let answer: Value = serde_json::from_str(&answer).expect("JSON");
-        if answer["has_more"] != json!(true) {
+        let answer = form.read(&answer);
+        if !answer.has_more {
             return (total, bytes);
         }
-        known = answer["versions"].clone();
+        request.known = answer.versions;
     }
 }
 

@@ -5,7 +5,7 @@ use postgres::Client;
 use crate::Bench;
 use crate::data::{VALUE_COLUMNS, create_source, create_table};
 use crate::measure::peak_memory;
-use crate::remote::{push_now, synthetic_push};
+use crate::remote::{Form, Push, synthetic_push};
 use crate::report::{Line, Unit};
 
 /// Bytes the log grows by beyond the values themselves, for each cell, everything counted: keys, indexes, TOAST.
@@ -56,16 +56,16 @@ fn values(client: &mut Client) -> i64 {
 /// The backend's private memory at the peak of a push, beyond 64 MiB, against the size of its payload.
 pub fn push_memory(bench: &Bench) -> Vec<Line> {
     let database = bench.cluster.create_database("memory");
-    let line = |rows: usize| {
+    let line = |rows: usize, form: Form| {
         // A backend of its own: memory that an earlier push left behind would hide this one's.
         let mut client = bench.cluster.connect(&database);
-        let table = format!("memory_{rows}");
+        let table = format!("memory_{rows}_{form:?}").to_lowercase();
         let doc = create_table(&mut client, &table, true).expect("a doc");
-        let request = synthetic_push(&table, rows);
-        let payload = request.get().len() as f64;
-        let (peak, _) = peak_memory(&mut client, |client| push_now(client, doc, &request));
+        let request = Push::new(form, synthetic_push(&table, rows));
+        let payload = request.size() as f64;
+        let (peak, _) = peak_memory(&mut client, |client| request.send(client, doc));
         Line {
-            what: format!("peak memory of a push of {:.1} MB beyond 64 MiB", payload / 1e6),
+            what: format!("peak memory of a push of {:.1} MB ({form:?}) beyond 64 MiB", payload / 1e6),
             reference: "payload",
             measured: Some((peak as f64 - 64.0 * 1024.0 * 1024.0).max(0.0) / payload),
             reach: 10.0,
@@ -74,5 +74,6 @@ pub fn push_memory(bench: &Bench) -> Vec<Line> {
             detail: format!("{:.1} MB", peak as f64 / 1e6),
         }
     };
-    [25_000, 250_000].map(|rows| line(rows / bench.options.shrink)).into()
+    let sizes = [(25_000, Form::Json), (250_000, Form::Json), (250_000, Form::Binary)];
+    sizes.map(|(rows, form)| line(rows / bench.options.shrink, form)).into()
 }

@@ -68,7 +68,7 @@ pub fn jsonb_datum(text: &str) -> Datum {
     input_datum(pg_sys::JSONBOID, text).expect("a type of PostgreSQL takes text without NUL")
 }
 
-fn input_datum(ty: Oid, text: &str) -> Result<Datum> {
+pub(super) fn input_datum(ty: Oid, text: &str) -> Result<Datum> {
     input_with_modifier(ty, -1, text)
 }
 
@@ -155,7 +155,7 @@ pub fn column_array(ty: &TypeInfo, values: &[Option<ValueRef<'_>>]) -> Result<(P
     match ty.conv {
         Conv::Int2 | Conv::Int4 | Conv::Int8 if all(|v| matches!(v, ValueRef::Int(_))) => {
             let mut ints = values.iter().map(|v| v.and_then(|v| if let ValueRef::Int(i) = v { Some(i) } else { None }));
-            Ok((optional_i64_array(&mut ints), "bigint[]", None))
+            Ok((optional_i64_array(&mut ints), "int8[]", None))
         }
         Conv::Text if all(|v| matches!(v, ValueRef::Text(_))) => {
             let texts = values.iter().map(|v| v.and_then(|v| if let ValueRef::Text(t) = v { Some(t) } else { None }));

@@ -13,7 +13,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::error::{Error, Result, SqlState};
+use crate::error::{Error, Result};
 
 // Declared here and not taken from pgrx: its wrappers catch errors, and these are to let one go.
 unsafe extern "C-unwind" {
@@ -73,8 +73,7 @@ pub fn entry<R>(body: impl FnOnce() -> Result<R>) -> R {
     }
 }
 
-/// Runs `body`, which may raise PostgreSQL errors, and hands the SQLSTATE of an error to `recover`: `Some` swallows it.
-/// The caller must have opened a subtransaction and roll it back.
+/// Runs `body`, which may raise an error of PostgreSQL. Unless the error is resumed, `body` must be a subtransaction.
 pub fn catch<R>(body: impl FnOnce() -> Result<R>) -> std::result::Result<Result<R>, Caught> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(r) => Ok(r),
@@ -89,9 +88,9 @@ pub struct Caught {
 }
 
 impl Caught {
-    /// Has the error this state?
-    pub fn is(&self, state: SqlState) -> bool {
-        self.state.as_ref() == Some(state.0)
+    /// Is it of SQLSTATE class 23?
+    pub fn is_constraint_violation(&self) -> bool {
+        self.state.is_some_and(|s| s.starts_with(b"23"))
     }
 
     /// Was it a cancel or a shutdown, which nobody may swallow?

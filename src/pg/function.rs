@@ -104,6 +104,11 @@ impl Args<'_> {
         }
     }
 
+    /// Is the argument NULL?
+    pub fn is_null(&self, n: usize) -> bool {
+        self.get(n).is_none()
+    }
+
     fn required(&self, n: usize, name: &str) -> Result<Datum> {
         self.get(n).ok_or_else(|| Error::new(state::NULL_NOT_ALLOWED, format!("argument \"{name}\" must not be null")))
     }

@@ -7,6 +7,7 @@ pub mod entry;
 pub mod function;
 pub mod inval;
 pub mod lock;
+pub mod probe;
 pub mod relation;
 pub mod shmem;
 pub mod spi;

@@ -435,40 +435,52 @@ unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext
     }
 }
 
-/// Runs `body` in a memory context of its own, which is emptied by [`RowMemory::reset`] and goes at the end.
+/// Memory for what is allocated while a row is looked at; emptied every few rows. Rows themselves must be fetched
+/// outside: a slot frees its tuple itself.
 pub struct RowMemory {
     context: pg_sys::MemoryContext,
-    saved: pg_sys::MemoryContext,
+    rows: usize,
 }
 
+/// Rows between two emptyings.
+const ROWS_A_RESET: usize = 256;
+
 impl RowMemory {
-    /// Switches to a fresh context.
+    /// A fresh context below the current one.
     #[allow(clippy::new_without_default)]
     pub fn new() -> RowMemory {
         // SAFETY: the current context lives at least as long as this statement.
-        unsafe {
-            let saved = pg_sys::CurrentMemoryContext;
-            let context = memory_context(saved);
-            pg_sys::CurrentMemoryContext = context;
-            RowMemory { context, saved }
-        }
+        RowMemory { context: unsafe { memory_context(pg_sys::CurrentMemoryContext) }, rows: 0 }
     }
 
-    /// Frees what was allocated since the last reset.
-    pub fn reset(&mut self) {
-        // SAFETY: ours; nothing borrowed from it is kept by the callers of this module.
-        unsafe { pg_sys::MemoryContextReset(self.context) }
+    /// Runs `body` for one row; nothing that it allocates from PostgreSQL may be kept.
+    pub fn row<R>(&mut self, body: impl FnOnce() -> R) -> R {
+        struct Back(pg_sys::MemoryContext);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                // SAFETY: the context that was current before.
+                unsafe { pg_sys::CurrentMemoryContext = self.0 }
+            }
+        }
+        self.rows += 1;
+        // SAFETY: ours; nothing allocated for earlier rows is kept.
+        let _back = unsafe {
+            if self.rows.is_multiple_of(ROWS_A_RESET) {
+                pg_sys::MemoryContextReset(self.context);
+            }
+            let back = Back(pg_sys::CurrentMemoryContext);
+            pg_sys::CurrentMemoryContext = self.context;
+            back
+        };
+        body()
     }
 }
 
 impl Drop for RowMemory {
     fn drop(&mut self) {
-        // SAFETY: ours. While an error is on its way PostgreSQL resets contexts itself.
-        unsafe {
-            pg_sys::CurrentMemoryContext = self.saved;
-            if !std::thread::panicking() {
-                pg_sys::MemoryContextDelete(self.context);
-            }
+        if !std::thread::panicking() {
+            // SAFETY: ours. While an error is on its way PostgreSQL resets contexts itself.
+            unsafe { pg_sys::MemoryContextDelete(self.context) }
         }
     }
 }

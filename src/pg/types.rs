@@ -269,3 +269,12 @@ pub fn partition_root(relid: Oid) -> Oid {
         root
     }
 }
+
+/// The base type of an attribute, counted from 0.
+///
+/// # Safety
+/// `rel` must be open and have the attribute.
+pub(super) unsafe fn attribute_type(rel: pg_sys::Relation, i: usize) -> Oid {
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::getBaseType((*tuple_desc_attr((*rel).rd_att, i)).atttypid) }
+}

@@ -10,7 +10,9 @@ mod raw {
 
     unsafe extern "C-unwind" {
         pub static mut bytea_output: c_int;
+        pub static mut max_prepared_xacts: c_int;
         pub fn datum_image_eq(a: Datum, b: Datum, by_value: bool, len: c_int) -> bool;
+        pub fn find_all_inheritors(parent: Oid, lock: c_int, counts: *mut *mut pg_sys::List) -> *mut pg_sys::List;
         pub fn nextval_internal(relid: Oid, check_permissions: bool) -> i64;
         pub fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
         pub fn get_partition_ancestors(relid: Oid) -> *mut pg_sys::List;
@@ -54,4 +56,17 @@ pub unsafe fn trigger_depth() -> i32 {
 pub unsafe fn partition_ancestors(relid: Oid) -> *mut pg_sys::List {
     // SAFETY: `relid` is a partition.
     unsafe { pg_guard_ffi_boundary(|| raw::get_partition_ancestors(relid)) }
+}
+
+/// The setting `max_prepared_transactions`.
+pub unsafe fn max_prepared_xacts() -> c_int {
+    // SAFETY: a plain global, fixed at server start.
+    unsafe { raw::max_prepared_xacts }
+}
+
+/// A table and everything that inherits from it, locked for reading.
+pub unsafe fn inheritors(parent: Oid) -> *mut pg_sys::List {
+    let lock = pg_sys::AccessShareLock as c_int;
+    // SAFETY: a catalog look-up.
+    unsafe { pg_guard_ffi_boundary(|| raw::find_all_inheritors(parent, lock, std::ptr::null_mut())) }
 }

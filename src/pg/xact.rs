@@ -1,6 +1,7 @@
 //! Transactions: callbacks, snapshots, ids.
 
 use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
 
 use pgrx::pg_sys;
@@ -132,6 +133,31 @@ pub fn snapshot_sees(xid: u32) -> bool {
     unsafe { !pg_sys::XidInMVCCSnapshot(pg_sys::TransactionId::from_inner(xid), pg_sys::GetTransactionSnapshot()) }
 }
 
+/// May there be prepared transactions?
+pub fn prepared_possible() -> bool {
+    // SAFETY: a plain read.
+    unsafe { super::unbound::max_prepared_xacts() > 0 }
+}
+
+/// May this transaction not write?
+pub fn read_only() -> bool {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::XactReadOnly }
+}
+
+/// Waits until a transaction has ended.
+pub fn wait_for(xid: u32) {
+    // SAFETY: waiting outside of any tuple; deadlocks are found as usual.
+    unsafe {
+        pg_sys::XactLockTableWait(
+            pg_sys::TransactionId::from_inner(xid),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            pg_sys::XLTW_Oper::XLTW_None,
+        );
+    }
+}
+
 /// Is this server a standby?
 pub fn in_recovery() -> bool {
     // SAFETY: a plain read.
@@ -203,42 +229,23 @@ pub fn flush_commit(xid: u32) {
     }
 }
 
-/// A subtransaction around work that may fail: `release` keeps what was done, `roll_back` undoes it.
-pub struct SubTransaction {
-    context: pg_sys::MemoryContext,
-    owner: pg_sys::ResourceOwner,
-}
-
-impl SubTransaction {
-    /// Begins one.
-    pub fn begin() -> SubTransaction {
-        // SAFETY: as PL/pgSQL does for a block with EXCEPTION.
-        unsafe {
-            let context = pg_sys::CurrentMemoryContext;
-            let owner = pg_sys::CurrentResourceOwner;
-            pg_sys::BeginInternalSubTransaction(std::ptr::null());
-            pg_sys::CurrentMemoryContext = context;
-            SubTransaction { context, owner }
-        }
-    }
-
-    /// Keeps what was done.
-    pub fn release(self) {
-        // SAFETY: begun by `begin`, innermost.
-        unsafe {
+/// Runs `body` in a subtransaction: `Some` keeps what it did, `None` undoes it. An error undoes it too, and goes on: it
+/// must not leave while the subtransaction is open, or the session would be stuck in it.
+pub fn subtransaction<R>(body: impl FnOnce() -> Result<Option<R>>) -> Result<Option<R>> {
+    // SAFETY: as PL/pgSQL does for a block with EXCEPTION: memory context and resource owner are put back.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = context;
+        let result = catch_unwind(AssertUnwindSafe(body));
+        if matches!(result, Ok(Ok(Some(_)))) {
             pg_sys::ReleaseCurrentSubTransaction();
-            pg_sys::CurrentMemoryContext = self.context;
-            pg_sys::CurrentResourceOwner = self.owner;
-        }
-    }
-
-    /// Undoes what was done.
-    pub fn roll_back(self) {
-        // SAFETY: as above.
-        unsafe {
+        } else {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
-            pg_sys::CurrentMemoryContext = self.context;
-            pg_sys::CurrentResourceOwner = self.owner;
         }
+        pg_sys::CurrentMemoryContext = context;
+        pg_sys::CurrentResourceOwner = owner;
+        result.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }

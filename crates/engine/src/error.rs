@@ -146,10 +146,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Error::Malformed { at, what } if at.is_empty() => write!(f, "malformed request: {what}"),
             Error::Malformed { at, what } => write!(f, "malformed request at {at}: {what}"),
             Error::TooLarge { what, bytes, limit } => write!(f, "{what}: {bytes} exceeds the limit of {limit}"),
             Error::OutOfMemory { bytes } => write!(f, "out of memory for {bytes} bytes"),
-            Error::NulCharacter { at } => write!(f, "unsupported Unicode escape sequence: \\u0000 at {at}"),
+            Error::NulCharacter { at } => write!(f, "text with a NUL character (\\u0000) at {at}"),
             Error::UnknownOpType { at, name } => write!(f, "unknown operation type {name:?} at {at}"),
             Error::Unsupported { what, value } => write!(f, "unsupported {what}: {value:#x}"),
             Error::DuplicateColumn { at, name } => write!(f, "column {name:?} is named twice at {at}"),

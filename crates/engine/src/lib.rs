@@ -10,12 +10,13 @@
 //! | [`value`] | the values of cells |
 //! | [`limits`] | how much one request may hold |
 //! | [`ops`] | operations in memory: one flat, truncatable buffer |
-//! | `codec` | operations as bytes: columnar, dictionary and run-length encoded |
-//! | `wire` | requests and answers as JSON and as binary, behind limits |
-//! | `graph` | the event graph: frontier, version vectors, LCA, compare, difference |
-//! | `oplog` | an append-only log of runs in memory, and the `oplog::History` seam to others |
-//! | `merge` | the rules of merging: which cell shows what |
-//! | `replica` | an in-memory document: what a client holds |
+//! | [`codec`] | operations as bytes: columnar, dictionary and run-length encoded |
+//! | [`wire`] | requests and answers as JSON and as binary, behind limits |
+//! | [`graph`] | the event graph: frontier, version vectors, LCA, compare, difference |
+//! | [`oplog`] | an append-only log of runs in memory, and the [`oplog::History`] seam to others |
+//! | [`admit`] | what a batch must satisfy before a log takes it |
+//! | [`merge`] | the rules of merging: which cell shows what |
+//! | [`replica`] | an in-memory document: what a client holds |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -34,9 +35,9 @@ pub mod planted;
 #[cfg(not(feature = "planted-bugs"))]
 mod planted;
 pub mod replica;
+mod scan;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
-mod scan;
 pub mod value;
 pub mod wire;
 

@@ -19,7 +19,7 @@ pub struct Limits {
     pub deps_per_run: usize,
     /// Runs of a request, and entries of a version vector. Default 200,000.
     pub runs: usize,
-    /// Different table and column names of a request. Default 20,000.
+    /// Different table and column names of a request, and columns of one run. Default 65,536.
     pub names: usize,
     /// Bytes of one table, column, peer or type name. Default 256: 63 characters of four bytes.
     pub name_bytes: usize,
@@ -29,7 +29,8 @@ pub struct Limits {
     pub value_bytes: usize,
     /// Nesting of one JSON value, and of the parts of a request that are skipped. Default 128.
     pub depth: usize,
-    /// Bytes of text that a request may expand to: LZ4 and dictionaries together. Default 256 MiB.
+    /// Bytes that a request may expand to: what comes out of LZ4, and, counted apart, texts once dictionaries are resolved.
+    /// Default 256 MiB.
     pub decompressed_bytes: usize,
 }
 
@@ -42,7 +43,7 @@ impl Default for Limits {
             deps: 100_000,
             deps_per_run: 1_000,
             runs: 200_000,
-            names: 20_000,
+            names: 65_536,
             name_bytes: 256,
             row_id_bytes: 8 << 10,
             value_bytes: 32 << 20,
@@ -87,11 +88,12 @@ pub(crate) struct Budget<'l> {
     pub cells: usize,
     pub deps: usize,
     pub text: usize,
+    pub expanded: usize,
 }
 
 impl<'l> Budget<'l> {
     pub fn new(limits: &'l Limits) -> Self {
-        Budget { limits, ops: 0, cells: 0, deps: 0, text: 0 }
+        Budget { limits, ops: 0, cells: 0, deps: 0, text: 0, expanded: 0 }
     }
 
     pub fn add_ops(&mut self, n: usize) -> Result<()> {
@@ -107,6 +109,12 @@ impl<'l> Budget<'l> {
     pub fn add_deps(&mut self, n: usize) -> Result<()> {
         self.deps = self.deps.saturating_add(n);
         within("event ids in a request", self.deps, self.limits.deps)
+    }
+
+    /// Bytes that come out of LZ4: many small blobs may each expand 255 times, and expanding takes time.
+    pub fn add_expanded(&mut self, n: usize) -> Result<()> {
+        self.expanded = self.expanded.saturating_add(n);
+        within("bytes to decompress", self.expanded, self.limits.decompressed_bytes)
     }
 
     pub fn add_text(&mut self, n: usize) -> Result<()> {

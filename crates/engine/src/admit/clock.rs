@@ -6,8 +6,9 @@ use super::parts::{Layout, Place};
 use super::{Admitted, Clock, Known, event_id, named};
 use crate::error::{Error, Result};
 use crate::id::EventId;
-use crate::oplog::Batch;
 use crate::ops::{OpRef, Origin};
+use crate::planted::{self, Bug};
+use crate::wire::Batch;
 
 /// Lamports of every event that the batch's new events name.
 pub(super) struct Lamports<'l, 'b> {
@@ -107,7 +108,9 @@ pub(super) fn find_roots(
                     let root = root.id.clone();
                     return Err(Error::RootOrder { event: event(), lamport, root, root_lamport: found });
                 }
-                if matches!(op, OpRef::Update { origin: Origin::Rewrite(_), .. }) {
+                if matches!(op, OpRef::Update { origin: Origin::Rewrite(_), .. })
+                    && !planted::is(Bug::WindowByOwnLamport)
+                {
                     effective = found;
                 }
                 roots.push((at, found));

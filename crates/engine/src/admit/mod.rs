@@ -17,8 +17,8 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::id::{Dot, EventId};
 use crate::merge::Candidate;
-use crate::oplog::Batch;
 use crate::ops::{OpRef, Origin};
+use crate::wire::{Batch, Run};
 
 pub use parts::views;
 pub use same::{EventView, digest, same_event};
@@ -66,6 +66,20 @@ pub struct Part {
     pub lamport: u64,
     /// It is the beginning of its run, so the run's deps are its first event's.
     pub at_head: bool,
+}
+
+impl Part {
+    /// The part as a run of its own: what a log keeps. Its operations are still the batch's.
+    pub fn of(&self, batch: &Batch) -> Run {
+        let run = &batch.runs[self.run];
+        Run {
+            counter_start: self.counters.start,
+            lamport_start: self.lamport,
+            deps: if self.at_head { run.deps.clone() } else { vec![] },
+            ops: self.ops.clone(),
+            ..run.clone()
+        }
+    }
 }
 
 /// What a batch amounts to.

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::{Admitted, EventView, Known, Part, digest, event_id, same_event};
 use crate::error::{Error, Result};
 use crate::id::{EventId, MAX_CLOCK};
-use crate::oplog::Batch;
+use crate::wire::Batch;
 
 /// Where each peer of the batch stands.
 pub(super) struct Layout<'b> {

@@ -3,7 +3,7 @@
 use crate::id::EventId;
 use crate::ops::{EventRef, OpRef, Origin};
 use crate::planted::{self, Bug};
-use crate::value::ValueRef;
+use crate::value::{ValueRef, same as same_value};
 
 /// An event as one source tells it.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,8 @@ pub struct EventView<'a> {
 }
 
 /// The two tell the same event. Compared are name, lamport and operation. A dep on the peer's previous event may be
-/// said or left out, because runs may be cut anew on the way; any other difference in deps is one.
+/// said or left out, because runs may be cut anew on the way; any other difference in deps is one. A value may be spelled
+/// otherwise ([`crate::value::same`]): a client in JavaScript that hands back `1.0` says `1`, and is no liar for it.
 pub fn same_event(a: &EventView<'_>, b: &EventView<'_>) -> bool {
     if planted::is(Bug::OverlapNotCompared) {
         return true;
@@ -47,9 +48,11 @@ fn same_op(a: OpRef<'_>, b: OpRef<'_>) -> bool {
         return false;
     }
     match (a, b) {
-        (OpRef::Insert { cells: a, .. }, OpRef::Insert { cells: b, .. }) => a.iter().eq(b.iter()),
+        (OpRef::Insert { cells: a, .. }, OpRef::Insert { cells: b, .. }) => {
+            a.len() == b.len() && a.iter().zip(b.iter()).all(|((a, x), (b, y))| a == b && same_value(x, y))
+        }
         (OpRef::Update { col, value, origin, .. }, OpRef::Update { col: col2, value: value2, origin: origin2, .. }) => {
-            (col, value) == (col2, value2) && same_origin(origin, origin2)
+            col == col2 && same_value(value, value2) && same_origin(origin, origin2)
         }
         (OpRef::Delete { .. }, OpRef::Delete { .. }) => true,
         (OpRef::Opaque { kind, span, payload }, OpRef::Opaque { kind: kind2, span: span2, payload: payload2 }) => {
@@ -70,7 +73,8 @@ fn same_origin(a: Origin<'_>, b: Origin<'_>) -> bool {
     }
 }
 
-/// A digest of an event's content, for people and reports: FNV-1a, 64 bits. Equal for events that are the same.
+/// A digest of an event's content, for people and reports: FNV-1a, 64 bits. Equal for events that are the same and
+/// spell their values alike.
 pub fn digest(event: &EventView<'_>) -> u64 {
     let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
     hash.text(event.peer).number(event.counter).number(event.lamport);

@@ -1,12 +1,12 @@
 use super::*;
-use crate::oplog::{Oplog, Run};
+use crate::oplog::Oplog;
 use crate::ops::{EventRef, OpBuf};
 use crate::testkit::Rng;
 use crate::value::ValueRef;
 
 /// A batch from lines: peer, counter, lamport, deps, operations. An operation is `+` (insert), `-` (delete), `=n`
 /// (update), `~p3` (rewrite of event 3 of peer p), `?` (default), `*n` (an unknown operation over n counters).
-fn batch(runs: &[(&str, u64, u64, &[(&str, u64)], &str)]) -> Batch {
+fn batch(runs: Runs<'_>) -> Batch {
     let mut ops = OpBuf::new();
     let (t, c) = (ops.sym("t"), ops.sym("c"));
     let mut batch = Batch::default();
@@ -30,7 +30,14 @@ fn batch(runs: &[(&str, u64, u64, &[(&str, u64)], &str)]) -> Batch {
             .unwrap();
         }
         let deps = deps.iter().map(|&(peer, counter)| EventId::new(peer, counter)).collect();
-        batch.runs.push(Run { peer: peer.into(), counter_start, lamport_start, deps, ops: first..ops.len() });
+        batch.runs.push(Run {
+            peer: peer.into(),
+            counter_start,
+            lamport_start,
+            deps,
+            ops: first..ops.len(),
+            ..Run::default()
+        });
     }
     batch.ops = ops;
     batch

@@ -8,7 +8,7 @@ use super::bytes::{Input, put_varint};
 use crate::alloc;
 use crate::error::{Error, Result};
 use crate::id::MAX_CLOCK;
-use crate::limits::{Limits, within};
+use crate::limits::{Budget, within};
 
 const MAGIC: u8 = 0xcd;
 const VERSION: u8 = 1;
@@ -81,11 +81,11 @@ pub(crate) fn compress(body: &[u8]) -> Result<Option<Vec<u8>>> {
 }
 
 /// The inverse: a length as a varint and an LZ4 block up to the end.
-pub(crate) fn expand(input: &mut Input<'_>, limits: &Limits) -> Result<Vec<u8>> {
+pub(crate) fn expand(input: &mut Input<'_>, budget: &mut Budget<'_>) -> Result<Vec<u8>> {
     let len = input.size()?;
     let packed = input.rest();
-    let most = packed.len().saturating_mul(LZ4_RATIO).saturating_add(64);
-    within("bytes to decompress", len, limits.decompressed_bytes.min(most))?;
+    within("bytes to decompress", len, packed.len().saturating_mul(LZ4_RATIO).saturating_add(64))?;
+    budget.add_expanded(len)?;
     let mut body = alloc::filled(0, len)?;
     match block::decompress_into(packed, &mut body) {
         Ok(written) if written == len => Ok(body),
@@ -113,12 +113,12 @@ pub(super) fn seal(head: Head, body: Vec<u8>) -> Result<Vec<u8>> {
 }
 
 /// The head and the body, expanded where it was compressed.
-pub(super) fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Head, Cow<'a, [u8]>)> {
+pub(super) fn open<'a>(bytes: &'a [u8], budget: &mut Budget<'_>) -> Result<(Head, Cow<'a, [u8]>)> {
     let mut input = Input::new(bytes);
     let (head, critical) = Head::read(&mut input)?;
     match critical & LZ4 {
         0 => Ok((head, Cow::Borrowed(input.rest()))),
-        _ => Ok((head, Cow::Owned(expand(&mut input, limits)?))),
+        _ => Ok((head, Cow::Owned(expand(&mut input, budget)?))),
     }
 }
 

@@ -12,6 +12,7 @@ mod origins;
 mod read;
 mod shapes;
 mod texts;
+mod times;
 mod types;
 mod values;
 
@@ -39,6 +40,8 @@ pub fn encode(buf: &OpBuf, range: Range<usize>) -> Result<Vec<u8>> {
     let plan = Plan::new(buf, range.clone())?;
     let mut body = Vec::new();
     let mut section = Vec::new();
+    alloc::reserve(&mut body, 256)?;
+    alloc::reserve(&mut section, 128)?;
     for &name in &plan.names {
         put_bytes(&mut section, buf.name(name).as_bytes())?;
     }

@@ -15,8 +15,8 @@ use crate::limits::{Budget, Limits, within};
 use crate::ops::{OpBuf, Origin, Sym, kind};
 
 /// Appends all operations of a blob and returns which they are; on an error nothing stays appended (names stay
-/// interned). Errors: [`Error::Malformed`], [`Error::TooLarge`], [`Error::Unsupported`], [`Error::NulCharacter`],
-/// [`Error::DuplicateColumn`], [`Error::ClockRange`], [`Error::OutOfMemory`].
+/// interned). Errors: [`crate::Error::Malformed`], [`crate::Error::TooLarge`], [`crate::Error::Unsupported`], [`crate::Error::NulCharacter`],
+/// [`crate::Error::DuplicateColumn`], [`crate::Error::ClockRange`], [`crate::Error::OutOfMemory`].
 pub fn decode(bytes: &[u8], limits: &Limits, into: &mut OpBuf) -> Result<Range<usize>> {
     within("bytes of a request", bytes.len(), limits.request_bytes)?;
     decode_within(bytes, &mut Budget::new(limits), into)
@@ -27,8 +27,8 @@ pub(crate) fn decode_within(bytes: &[u8], budget: &mut Budget<'_>, into: &mut Op
     let mark = into.mark();
     let from = into.len();
     let mut all = |into: &mut OpBuf| {
-        let (head, body) = head::open(bytes, budget.limits)?;
-        Reader::new(&head, &body, budget)?.append(&head, budget, into, |_| true)
+        let (head, body) = head::open(bytes, budget)?;
+        Reader::new(&head, &body, budget)?.append(&head, budget, into, |_, _| Ok(true))
     };
     match all(into) {
         Ok(_) => Ok(from..into.len()),
@@ -51,14 +51,21 @@ pub fn decode_rows(
     within("bytes of a request", bytes.len(), limits.request_bytes)?;
     let mark = into.mark();
     let mut some = |into: &mut OpBuf| {
-        let (head, body) = head::open(bytes, limits)?;
         let mut budget = Budget::new(limits);
+        let (head, body) = head::open(bytes, &mut budget)?;
         let mut reader = Reader::new(&head, &body, &mut budget)?;
         let picked = reader.pick(&head, limits, wanted)?;
         if !picked.contains(&true) {
             return Ok(Vec::new());
         }
-        reader.append(&head, &mut budget, into, |i| picked[i])
+        let mut counters = Vec::new();
+        reader.append(&head, &mut budget, into, |i, counter| {
+            if picked[i] {
+                alloc::push(&mut counters, counter)?;
+            }
+            Ok(picked[i])
+        })?;
+        Ok(counters)
     };
     some(into).inspect_err(|_| into.truncate(mark))
 }
@@ -135,14 +142,14 @@ impl<'a> Reader<'a> {
         Ok(picked)
     }
 
-    /// Appends the operations that `wanted(index)` picks; the counters before each.
+    /// Appends the operations that `wanted(index, counters before it)` picks.
     fn append(
         &mut self,
         head: &Head,
         budget: &mut Budget<'_>,
         into: &mut OpBuf,
-        wanted: impl Fn(usize) -> bool,
-    ) -> Result<Vec<u64>> {
+        mut wanted: impl FnMut(usize, u64) -> Result<bool>,
+    ) -> Result<()> {
         let mut syms = Vec::new();
         alloc::reserve(&mut syms, self.names.len())?;
         for name in &self.names {
@@ -150,15 +157,11 @@ impl<'a> Reader<'a> {
         }
         within("different names", into.names(), budget.limits.names)?;
         let (mut counter, mut index) = (0u64, 0);
-        let mut counters = Vec::new();
         let mut scratch = Scratch::new();
         let shapes = std::mem::take(&mut self.shapes);
         for (shape, n) in shapes.runs() {
             for _ in 0..n {
-                let take = wanted(index);
-                if take {
-                    alloc::push(&mut counters, counter)?;
-                }
+                let take = wanted(index, counter)?;
                 index += 1;
                 counter = counter.saturating_add(match (shape.kind, take) {
                     (kind::INSERT | kind::UPDATE | kind::DELETE, false) => self.pass(&shapes, shape)?,
@@ -172,8 +175,7 @@ impl<'a> Reader<'a> {
         if counter != head.spans {
             return Err(self.opaque.bad(format!("{counter} counters where the head says {}", head.spans)));
         }
-        self.opaque.done()?;
-        Ok(counters)
+        self.opaque.done()
     }
 
     #[inline]

@@ -27,10 +27,12 @@ pub(crate) struct Plan {
     /// The shape of each operation.
     of_ops: Vec<u32>,
     bytes: Vec<u8>,
-    name_numbers: FxHashMap<Sym, u32>,
-    stream_numbers: FxHashMap<(Sym, Option<Sym>), u32>,
+    name_numbers: Numbers<Sym>,
+    stream_numbers: Numbers<(Sym, Option<Sym>)>,
     /// The latest shape by a hash of its look; others of the same hash follow by [`PlanShape::before`].
     by_look: FxHashMap<u64, u32>,
+    /// How many shapes are in `by_look`.
+    indexed: usize,
 }
 
 pub(crate) struct PlanStream {
@@ -44,6 +46,7 @@ struct PlanShape {
     tbl: Sym,
     row: u32,
     columns: Vec<u32>,
+    look: u64,
     before: Option<u32>,
 }
 
@@ -53,6 +56,42 @@ fn kind_of(op: &Op) -> u64 {
         Kind::Update { .. } => kind::UPDATE,
         Kind::Delete => kind::DELETE,
         Kind::Opaque { kind, .. } => kind,
+    }
+}
+
+/// A transaction of one row has a handful of names and shapes: those are searched, not hashed.
+const SEARCHED: usize = 16;
+
+/// Numbers things from 0 in the order they come.
+struct Numbers<K> {
+    list: Vec<K>,
+    map: FxHashMap<K, u32>,
+}
+
+impl<K> Default for Numbers<K> {
+    fn default() -> Self {
+        Numbers { list: Vec::new(), map: FxHashMap::default() }
+    }
+}
+
+impl<K: Copy + Eq + std::hash::Hash> Numbers<K> {
+    fn get(&self, key: K) -> Option<u32> {
+        match self.list.len() {
+            0..=SEARCHED => self.list.iter().position(|k| *k == key).map(|n| n as u32),
+            _ => self.map.get(&key).copied(),
+        }
+    }
+
+    fn add(&mut self, key: K) -> Result<()> {
+        alloc::push(&mut self.list, key)?;
+        if self.list.len() <= SEARCHED {
+            return Ok(());
+        }
+        for (n, &k) in self.list.iter().enumerate().skip(self.map.len()) {
+            room(&mut self.map)?;
+            self.map.insert(k, n as u32);
+        }
+        Ok(())
     }
 }
 
@@ -113,32 +152,40 @@ impl Plan {
     }
 
     fn shape(&mut self, op: &Op, cells: &[Cell]) -> Result<u32> {
-        use std::hash::{Hash, Hasher};
-        let mut look = rustc_hash::FxHasher::default();
-        (kind_of(op), op.tbl, cells.len()).hash(&mut look);
-        cells.iter().for_each(|c| c.col.hash(&mut look));
-        let look = look.finish();
-        let mut candidate = self.by_look.get(&look).copied();
-        let before = candidate;
+        if self.shapes.len() <= SEARCHED {
+            if let Some(shape) = (0..self.shapes.len() as u32).find(|&shape| self.looks(shape, op, cells)) {
+                return Ok(shape);
+            }
+            return self.declare(op, cells);
+        }
+        for shape in self.indexed..self.shapes.len() {
+            room(&mut self.by_look)?;
+            self.shapes[shape].before = self.by_look.insert(self.shapes[shape].look, shape as u32);
+            self.indexed = shape + 1;
+        }
+        let mut candidate = self.by_look.get(&look(op, cells)).copied();
         while let Some(shape) = candidate {
             if self.looks(shape, op, cells) {
                 return Ok(shape);
             }
             candidate = self.shapes[shape as usize].before;
         }
-        let number = self.shapes.len() as u32;
-        let shape = self.declare(op, cells, before)?;
-        alloc::push(&mut self.shapes, shape)?;
-        room(&mut self.by_look)?;
-        self.by_look.insert(look, number);
-        Ok(number)
+        self.declare(op, cells)
     }
 
-    fn declare(&mut self, op: &Op, cells: &[Cell], before: Option<u32>) -> Result<PlanShape> {
+    /// A shape not seen before.
+    fn declare(&mut self, op: &Op, cells: &[Cell]) -> Result<u32> {
+        let shape = self.write_shape(op, cells)?;
+        alloc::push(&mut self.shapes, shape)?;
+        Ok(self.shapes.len() as u32 - 1)
+    }
+
+    fn write_shape(&mut self, op: &Op, cells: &[Cell]) -> Result<PlanShape> {
         let kind = kind_of(op);
         alloc::reserve(&mut self.bytes, 20)?;
         put_varint(&mut self.bytes, kind);
-        let mut shape = PlanShape { kind, tbl: op.tbl, row: 0, columns: Vec::new(), before };
+        let mut shape =
+            PlanShape { kind, tbl: op.tbl, row: 0, columns: Vec::new(), look: look(op, cells), before: None };
         match op.kind {
             Kind::Opaque { kind: kind::INSERT | kind::UPDATE | kind::DELETE, .. } => {
                 let what = format!("kind {kind} is a row operation and cannot be opaque");
@@ -161,29 +208,36 @@ impl Plan {
     /// The number of a stream, which is written as a reference.
     fn stream(&mut self, tbl: Sym, col: Option<Sym>) -> Result<u32> {
         alloc::reserve(&mut self.bytes, 20)?;
-        if let Some(&number) = self.stream_numbers.get(&(tbl, col)) {
+        if let Some(number) = self.stream_numbers.get((tbl, col)) {
             put_varint(&mut self.bytes, number as u64 + 2);
             return Ok(number);
         }
         let name = col.unwrap_or(tbl);
-        match self.name_numbers.get(&name) {
-            Some(&known) => {
+        match self.name_numbers.get(name) {
+            Some(known) => {
                 put_varint(&mut self.bytes, 1);
                 put_varint(&mut self.bytes, known as u64);
             }
             None => {
                 put_varint(&mut self.bytes, 0);
-                room(&mut self.name_numbers)?;
-                self.name_numbers.insert(name, self.names.len() as u32);
+                self.name_numbers.add(name)?;
                 alloc::push(&mut self.names, name)?;
             }
         }
         let number = self.streams.len() as u32;
         alloc::push(&mut self.streams, PlanStream { name, len: 0 })?;
-        room(&mut self.stream_numbers)?;
-        self.stream_numbers.insert((tbl, col), number);
+        self.stream_numbers.add((tbl, col))?;
         Ok(number)
     }
+}
+
+/// A hash of what [`Plan::looks`] compares.
+fn look(op: &Op, cells: &[Cell]) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut look = rustc_hash::FxHasher::default();
+    (kind_of(op), op.tbl, cells.len()).hash(&mut look);
+    cells.iter().for_each(|c| c.col.hash(&mut look));
+    look.finish()
 }
 
 fn room<K: std::hash::Hash + Eq, V>(map: &mut FxHashMap<K, V>) -> Result<()> {

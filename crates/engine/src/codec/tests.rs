@@ -167,7 +167,7 @@ fn decoded(bytes: &[u8]) -> Result<OpBuf> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn round_trip(ops in ops()) {
@@ -222,8 +222,10 @@ proptest! {
         bytes[at] = to;
         let mut into = OpBuf::new();
         let limits = Limits { cells: 10_000, ops: 10_000, decompressed_bytes: 1 << 20, ..Limits::default() };
-        if decode(&bytes, &limits, &mut into).is_err() {
-            prop_assert!(into.is_empty());
+        match decode(&bytes, &limits, &mut into) {
+            Err(_) => prop_assert!(into.is_empty()),
+            // Whatever was read can be stored and forwarded.
+            Ok(_) => assert_equal(&into, &decoded(&encode(&into, 0..into.len()).unwrap()).unwrap()),
         }
         let _ = decode_rows(&bytes, &limits, &mut |_, _| true, &mut OpBuf::new());
         let _ = spans(&bytes);
@@ -347,6 +349,24 @@ fn hostile_blobs() {
 }
 
 #[test]
+fn more_shapes_than_are_searched() {
+    let mut buf = OpBuf::new();
+    let cols: Vec<_> = (0..40).map(|i| buf.sym(&format!("c{i}"))).collect();
+    let tbl = buf.sym("t");
+    for i in (0..40).chain(0..40) {
+        buf.insert(tbl, &i.to_string()).unwrap();
+        cols[..i].iter().for_each(|&c| buf.cell(c, ValueRef::Int(i as i64)).unwrap());
+        buf.update(tbl, "x", cols[i], ValueRef::Null, Origin::Explicit).unwrap();
+    }
+    let bytes = encode(&buf, 0..buf.len()).unwrap();
+    assert_equal(&buf, &decoded(&bytes).unwrap());
+    let shapes = shapes::Plan::new(&buf, 0..buf.len()).unwrap();
+    let mut out = Vec::new();
+    shapes.put(&mut out).unwrap();
+    assert_eq!(out[0], 80, "each look is one shape");
+}
+
+#[test]
 fn run_lengths_cannot_make_more_cells_than_allowed() {
     let mut buf = OpBuf::new();
     let tbl = buf.sym("t");
@@ -374,6 +394,15 @@ fn a_dictionary_cannot_make_more_text_than_allowed() {
     assert!(bytes.len() < 1000, "{}", bytes.len());
     let limits = Limits { decompressed_bytes: 1 << 20, ..Limits::default() };
     assert!(matches!(decode(&bytes, &limits, &mut OpBuf::new()), Err(Error::TooLarge { .. })));
+}
+
+#[test]
+fn many_blobs_cannot_expand_to_more_than_allowed() {
+    let blob = encode(&rows(400), 0..400).unwrap();
+    let limits = Limits { decompressed_bytes: 30_000, ..Limits::default() };
+    let mut budget = crate::limits::Budget::new(&limits);
+    let outcomes = [(); 40].map(|()| decode_within(&blob, &mut budget, &mut OpBuf::new()).is_ok());
+    assert!(outcomes[0] && !outcomes[39]);
 }
 
 #[test]

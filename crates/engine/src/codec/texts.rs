@@ -11,8 +11,9 @@
 use rustc_hash::FxHashMap;
 
 use super::bytes::{Input, put_bytes, put_varint, text};
-use super::forms::{self, MAX_SCALE, Scratch, Time};
+use super::forms::{self, MAX_SCALE, Scratch};
 use super::ints::{self, Ints};
+use super::times::Time;
 use crate::alloc;
 use crate::error::{Error, Result};
 

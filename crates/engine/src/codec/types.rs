@@ -47,17 +47,11 @@ pub(crate) fn put_bits(out: &mut Vec<u8>, bits: impl ExactSizeIterator<Item = bo
 /// Reads types one by one.
 #[derive(Clone, Debug)]
 pub(crate) enum Types<'a> {
-    All(u8),
     Bits { low: u8, high: u8, bits: &'a [u8], at: usize },
     Each(Ints<'a>),
 }
 
 impl<'a> Types<'a> {
-    /// All the same.
-    pub fn all(of: u8) -> Self {
-        Types::All(of)
-    }
-
     /// Types of `len` values, and how many there are of each.
     pub fn read(input: &mut Input<'a>, len: usize) -> Result<(Self, [usize; TYPES])> {
         let types = match input.byte()? {
@@ -71,7 +65,6 @@ impl<'a> Types<'a> {
     #[inline]
     pub fn next(&mut self) -> Result<u8> {
         let of = match self {
-            Types::All(of) => return Ok(*of),
             Types::Bits { low, high, bits, at } => {
                 *at += 1;
                 match bits.get((*at - 1) / 8) {
@@ -90,17 +83,8 @@ impl<'a> Types<'a> {
     /// Passes over `n`; how many of each.
     pub fn skip(&mut self, n: usize) -> Result<[usize; TYPES]> {
         let mut counts = [0; TYPES];
-        match self {
-            Types::All(of) => {
-                if let Some(count) = counts.get_mut(*of as usize) {
-                    *count = n;
-                }
-            }
-            _ => {
-                for _ in 0..n {
-                    counts[self.next()? as usize] += 1;
-                }
-            }
+        for _ in 0..n {
+            counts[self.next()? as usize] += 1;
         }
         Ok(counts)
     }

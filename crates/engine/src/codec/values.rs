@@ -20,7 +20,7 @@ use super::texts::{self, Texts};
 use super::types::{self, Types};
 use crate::alloc;
 use crate::error::{Error, Result};
-use crate::limits::{Budget, within};
+use crate::limits::{Budget, Limits, within};
 use crate::ops::{OpBuf, Stored};
 use crate::value::ValueRef;
 
@@ -80,6 +80,12 @@ pub(crate) fn put(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored]) -> Result<(
 
 /// Appends values of one type and returns the mode.
 fn put_typed(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored], of: u8) -> Result<u8> {
+    // One value alone, as in a transaction of one row, needs no memory to be gathered in.
+    match values {
+        [Stored::Int(n)] => return ints::put_payload(out, &[*n]),
+        [Stored::Text(s) | Stored::Json(s)] => return texts::put(out, &[buf.text(*s)]),
+        _ => {}
+    }
     match of {
         NULL => Ok(0),
         BOOL => put_bools(out, values),
@@ -142,80 +148,124 @@ fn put_floats(out: &mut Vec<u8>, floats: &[f64]) -> Result<u8> {
     Ok(0)
 }
 
+/// Reads values of one type one by one.
 #[derive(Clone, Debug)]
-enum Bools<'a> {
-    All(bool),
+pub(crate) enum Typed<'a> {
+    Null,
+    Bool(bool),
+    /// Bits, and the next of them.
     Bits(&'a [u8], usize),
+    Int(Ints<'a>),
+    Float(Input<'a>),
+    /// Floats by what they are to be divided by.
+    Scaled(Ints<'a>, f64),
+    Text(Texts<'a>),
+    Json(Texts<'a>),
 }
 
-#[derive(Clone, Debug)]
-enum Floats<'a> {
-    Raw(Input<'a>),
-    Scaled(Ints<'a>, f64),
+impl<'a> Typed<'a> {
+    fn new(of: u8, mode: u8, bytes: &'a [u8], len: usize) -> Result<Self> {
+        Ok(match (of, mode) {
+            (NULL, 0) => Typed::Null,
+            (BOOL, 0 | 1) => Typed::Bool(mode == 1),
+            (BOOL, 2) if bytes.len() >= len.div_ceil(8) => Typed::Bits(bytes, 0),
+            (INT, _) => Typed::Int(Ints::with_mode(bytes, mode)?),
+            (FLOAT, 0) => Typed::Float(Input::new(bytes)),
+            (FLOAT, 1..=7) => Typed::Scaled(Ints::new(bytes, len)?, FLOAT_SCALES[mode as usize - 1]),
+            (TEXT, _) => Typed::Text(Texts::new(bytes, mode, len)?),
+            (JSON, _) => Typed::Json(Texts::new(bytes, mode, len)?),
+            _ => return Err(bad(format!("type {of} in mode {mode} of {len} values"))),
+        })
+    }
+
+    #[inline]
+    fn next<'s>(&mut self, scratch: &'s mut Scratch, budget: &mut Budget<'_>) -> Result<ValueRef<'s>>
+    where
+        'a: 's,
+    {
+        match self {
+            Typed::Null => Ok(ValueRef::Null),
+            Typed::Bool(b) => Ok(ValueRef::Bool(*b)),
+            Typed::Bits(bits, at) => {
+                *at += 1;
+                Ok(ValueRef::Bool(bits.get((*at - 1) / 8).is_some_and(|b| b >> ((*at - 1) % 8) & 1 == 1)))
+            }
+            Typed::Int(ints) => ints.next().map(ValueRef::Int),
+            Typed::Float(input) => {
+                let bytes = input.take(8)?.try_into().map_err(|_| bad("a short float".into()))?;
+                let f = f64::from_le_bytes(bytes);
+                if f.is_finite() { Ok(ValueRef::Float(f)) } else { Err(bad(format!("{f} is no JSON number"))) }
+            }
+            Typed::Scaled(ints, by) => Ok(ValueRef::Float(ints.next()? as f64 / *by)),
+            Typed::Text(texts) => charged(texts.next(scratch)?, budget).map(ValueRef::Text),
+            Typed::Json(texts) => {
+                let text = charged(texts.next(scratch)?, budget)?;
+                ValueRef::check_json(text, budget.limits.depth)?;
+                Ok(ValueRef::Json(text))
+            }
+        }
+    }
+
+    fn skip(&mut self, n: usize) -> Result<()> {
+        match self {
+            Typed::Null | Typed::Bool(_) => Ok(()),
+            Typed::Bits(_, at) => {
+                *at += n;
+                Ok(())
+            }
+            Typed::Float(input) => input.take(n.saturating_mul(8)).map(|_| ()),
+            Typed::Int(ints) | Typed::Scaled(ints, _) => ints.skip(n),
+            Typed::Text(texts) | Typed::Json(texts) => texts.skip(n),
+        }
+    }
+}
+
+/// A text within the limits of a value, charged to the budget.
+#[inline]
+fn charged<'s>(text: &'s str, budget: &mut Budget<'_>) -> Result<&'s str> {
+    within("bytes of a value", text.len(), budget.limits.value_bytes)?;
+    budget.add_text(text.len())?;
+    Ok(text)
 }
 
 /// Reads a column of values one by one.
 #[derive(Clone, Debug)]
-pub(crate) struct Column<'a> {
-    types: Types<'a>,
-    bools: Bools<'a>,
-    ints: Option<Ints<'a>>,
-    floats: Option<Floats<'a>>,
-    texts: Option<Texts<'a>>,
-    jsons: Option<Texts<'a>>,
+pub(crate) enum Column<'a> {
+    /// All of one type.
+    One(Typed<'a>),
+    /// Types, and a reader for each type by its number.
+    Mixed(Types<'a>, Vec<Typed<'a>>),
 }
 
 impl<'a> Column<'a> {
     /// A column of `len` values.
     pub fn new(bytes: &'a [u8], len: usize) -> Result<Self> {
         let mut input = Input::new(bytes);
-        let mut column = Column {
-            types: Types::all(NULL),
-            bools: Bools::All(false),
-            ints: None,
-            floats: None,
-            texts: None,
-            jsons: None,
-        };
         if len == 0 {
             input.done()?;
-            return Ok(column);
+            return Ok(Column::One(Typed::Null));
         }
         let head = input.byte()?;
         let (of, mode) = (head & 7, head >> 3);
         if of != MIXED {
-            column.types = Types::all(of);
-            column.open(of, mode, input.rest(), len)?;
-            return Ok(column);
+            return Ok(Column::One(Typed::new(of, mode, input.rest(), len)?));
         }
         let (types, counts) = Types::read(&mut input, len)?;
-        column.types = types;
-        for of in BOOL..=JSON {
-            if counts[of as usize] > 0 {
-                let mut typed = Input::new(input.bytes()?);
-                let mode = typed.byte()?;
-                column.open(of, mode, typed.rest(), counts[of as usize])?;
-            }
+        let mut columns = Vec::new();
+        alloc::reserve(&mut columns, TYPES)?;
+        for of in NULL..=JSON {
+            columns.push(match counts[of as usize] {
+                0 => Typed::Null,
+                _ if of == NULL => Typed::Null,
+                n => {
+                    let mut typed = Input::new(input.bytes()?);
+                    let mode = typed.byte()?;
+                    Typed::new(of, mode, typed.rest(), n)?
+                }
+            });
         }
         input.done()?;
-        Ok(column)
-    }
-
-    fn open(&mut self, of: u8, mode: u8, bytes: &'a [u8], len: usize) -> Result<()> {
-        match (of, mode) {
-            (NULL, _) => {}
-            (BOOL, 0 | 1) => self.bools = Bools::All(mode == 1),
-            (BOOL, 2) if bytes.len() >= len.div_ceil(8) => self.bools = Bools::Bits(bytes, 0),
-            (INT, _) => self.ints = Some(Ints::with_mode(bytes, mode)?),
-            (FLOAT, 0) => self.floats = Some(Floats::Raw(Input::new(bytes))),
-            (FLOAT, 1..=7) => {
-                self.floats = Some(Floats::Scaled(Ints::new(bytes, len)?, FLOAT_SCALES[mode as usize - 1]))
-            }
-            (TEXT, _) => self.texts = Some(Texts::new(bytes, mode, len)?),
-            (JSON, _) => self.jsons = Some(Texts::new(bytes, mode, len)?),
-            _ => return Err(bad(format!("type {of} in mode {mode}"))),
-        }
-        Ok(())
+        Ok(Column::Mixed(types, columns))
     }
 
     /// The next value, within the limits of `budget`; `scratch` holds it where it had to be written out.
@@ -224,79 +274,36 @@ impl<'a> Column<'a> {
     where
         'a: 's,
     {
-        match self.types.next()? {
-            NULL => Ok(ValueRef::Null),
-            BOOL => Ok(ValueRef::Bool(match &mut self.bools {
-                Bools::All(b) => *b,
-                Bools::Bits(bits, at) => {
-                    *at += 1;
-                    bits.get((*at - 1) / 8).is_some_and(|b| b >> ((*at - 1) % 8) & 1 == 1)
-                }
-            })),
-            INT => self.ints.as_mut().ok_or_else(missing)?.next().map(ValueRef::Int),
-            FLOAT => {
-                let f = match self.floats.as_mut().ok_or_else(missing)? {
-                    Floats::Raw(input) => f64::from_le_bytes(input.take(8)?.try_into().map_err(|_| missing())?),
-                    Floats::Scaled(ints, by) => ints.next()? as f64 / *by,
-                };
-                if f.is_finite() { Ok(ValueRef::Float(f)) } else { Err(bad(format!("{f} is no JSON number"))) }
-            }
-            TEXT => {
-                let text = self.texts.as_mut().ok_or_else(missing)?.next(scratch)?;
-                within("bytes of a value", text.len(), budget.limits.value_bytes)?;
-                budget.add_text(text.len())?;
-                Ok(ValueRef::Text(text))
-            }
-            _ => {
-                let text = self.jsons.as_mut().ok_or_else(missing)?.next(scratch)?;
-                within("bytes of a value", text.len(), budget.limits.value_bytes)?;
-                budget.add_text(text.len())?;
-                ValueRef::check_json(text, budget.limits.depth)?;
-                Ok(ValueRef::Json(text))
-            }
+        match self {
+            Column::One(typed) => typed.next(scratch, budget),
+            Column::Mixed(types, columns) => columns[types.next()? as usize].next(scratch, budget),
         }
     }
 
     /// The next row id: a text within the limits.
     #[inline]
-    pub fn next_row<'s>(&mut self, scratch: &'s mut Scratch, limits: &crate::Limits) -> Result<&'s str>
+    pub fn next_row<'s>(&mut self, scratch: &'s mut Scratch, limits: &Limits) -> Result<&'s str>
     where
         'a: 's,
     {
-        if self.types.next()? != TEXT {
+        let Column::One(Typed::Text(texts)) = self else {
             return Err(bad("a row id that is no text".into()));
-        }
-        let text = self.texts.as_mut().ok_or_else(missing)?.next(scratch)?;
+        };
+        let text = texts.next(scratch)?;
         within("bytes of a row id", text.len(), limits.row_id_bytes)?;
         Ok(text)
     }
 
     /// Passes over `n` values.
     pub fn skip(&mut self, n: usize) -> Result<()> {
-        let counts = self.types.skip(n)?;
-        if let Bools::Bits(_, at) = &mut self.bools {
-            *at += counts[BOOL as usize];
+        match self {
+            Column::One(typed) => typed.skip(n),
+            Column::Mixed(types, columns) => {
+                let counts = types.skip(n)?;
+                columns.iter_mut().zip(counts).try_for_each(|(typed, n)| typed.skip(n))
+            }
         }
-        if let Some(ints) = &mut self.ints {
-            ints.skip(counts[INT as usize])?;
-        }
-        match &mut self.floats {
-            Some(Floats::Raw(input)) => input.take(counts[FLOAT as usize].saturating_mul(8)).map(|_| ())?,
-            Some(Floats::Scaled(ints, _)) => ints.skip(counts[FLOAT as usize])?,
-            None => {}
-        }
-        if let Some(texts) = &mut self.texts {
-            texts.skip(counts[TEXT as usize])?;
-        }
-        if let Some(jsons) = &mut self.jsons {
-            jsons.skip(counts[JSON as usize])?;
-        }
-        Ok(())
     }
-}
-
-fn missing() -> Error {
-    bad("a value of a type without a column".into())
 }
 
 fn bad(what: String) -> Error {

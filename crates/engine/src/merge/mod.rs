@@ -159,7 +159,9 @@ impl<'s, 'a> Competition<'s, 'a> {
 
     /// The least insert newer than `last_delete`.
     fn birth(&self, last_delete: Option<Dot<'a>>) -> Option<Dot<'a>> {
-        let inserts = self.iter().filter(|(c, _)| matches!(c.op, OpRef::Insert { .. })).map(|(c, _)| c.dot);
+        let dropped = |cells: crate::ops::Cells<'_>| planted::is(Bug::EmptyInsertIgnored) && cells.is_empty();
+        let is_insert = |c: &Candidate<'_>| matches!(c.op, OpRef::Insert { cells, .. } if !dropped(cells));
+        let inserts = self.iter().filter(|(c, _)| is_insert(c)).map(|(c, _)| c.dot);
         inserts.filter(|&dot| newer(dot, last_delete)).min()
     }
 
@@ -222,6 +224,10 @@ fn born(birth: Option<Dot<'_>>, stamp: Stamp<'_>) -> bool {
 fn rank(a: &Winner<'_>, b: &Winner<'_>) -> std::cmp::Ordering {
     if planted::is(Bug::NoTieBreak) {
         return a.stamp.root.lamport.cmp(&b.stamp.root.lamport);
+    }
+    if planted::is(Bug::TieBreakShortlex) {
+        let key = |w: &Winner<'_>| (!w.is_default, w.stamp.root.lamport, w.stamp.root.peer.len());
+        return key(a).cmp(&key(b)).then_with(|| a.stamp.cmp(&b.stamp));
     }
     if planted::is(Bug::DefaultBeatsExplicit) {
         return a.stamp.cmp(&b.stamp);

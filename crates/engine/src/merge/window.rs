@@ -79,6 +79,7 @@ impl<'a> RowMerge<'a> {
     pub fn root_for(&self, col: &str) -> Option<Dot<'a>> {
         let cause = self.cause?;
         let replaced = find(self.patch.cells(), col).or_else(|| find(&self.kept, col)).and_then(Winner::root);
+        let replaced = replaced.filter(|_| !planted::is(Bug::RootIsTheCause));
         Some(replaced.map_or(cause, |root| root.max(cause)))
     }
 

@@ -18,7 +18,7 @@ pub trait History {
 
 impl History for &Oplog {
     fn events_on(&mut self, rows: &[(&str, &str)], least: u64, found: &mut Found) -> Result<()> {
-        let least = if planted::is(Bug::WindowOffByOne) && least > 0 { least + 1 } else { least };
+        let least = if planted::is(Bug::WindowOffByOne) && least > 0 { least.saturating_add(1) } else { least };
         for (index, (tbl, row)) in rows.iter().enumerate() {
             let list = self.row_list(tbl, row);
             let from = list.partition_point(|&at| self.candidate(at as usize).effective_lamport() < least);

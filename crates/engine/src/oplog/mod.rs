@@ -5,9 +5,7 @@
 //! | `mod.rs` | [`Oplog`]: the graph, all operations in one buffer, an index by row |
 //! | `history.rs` | [`History`]: what merging asks of a log, and [`Found`], what it gets |
 //! | `page.rs` | [`Oplog::page`]: runs above a version vector |
-//! | `batch.rs` | [`Batch`]: runs on their way |
 
-mod batch;
 mod history;
 mod page;
 
@@ -21,13 +19,10 @@ use crate::graph::{Graph, LocalId, RunHead, Runs};
 use crate::id::{Dot, EventId};
 use crate::merge::Candidate;
 use crate::ops::{OpBuf, OpRef};
+use crate::wire::{Batch, Run, Versions};
 
-pub use batch::{Batch, Run};
 pub use history::{Found, History, Rows};
 pub use page::Page;
-
-/// Per peer the greatest counter known.
-pub type VersionVector = BTreeMap<String, u64>;
 
 /// A log of one doc in memory.
 #[derive(Clone, Debug, Default)]
@@ -45,14 +40,10 @@ pub struct Oplog {
 /// A run as it was appended.
 #[derive(Clone, Debug)]
 struct Piece {
-    counter_start: u64,
-    lamport_start: u64,
+    /// Its operations are those of `Oplog::ops`.
+    run: Run,
     /// How many counters.
     len: u64,
-    /// Operations, in `Oplog::ops`.
-    first_op: usize,
-    ops: usize,
-    deps: Vec<LocalId>,
 }
 
 impl Oplog {
@@ -83,29 +74,24 @@ impl Oplog {
     }
 
     fn append_part(&mut self, batch: &Batch, part: &Part) -> Result<()> {
-        let run = &batch.runs[part.run];
+        let run = part.of(batch);
         let peer = self.graph.peer(&run.peer);
         self.pieces.resize_with(self.graph.peers().len(), Vec::new);
-        let deps: Vec<LocalId> = match part.at_head {
-            true => run.deps.iter().filter_map(|dep| self.graph.local(dep)).collect(),
-            false => vec![],
-        };
         let len = part.counters.end - part.counters.start;
-        let head =
-            RunHead { peer, counter_start: part.counters.start, len, lamport_start: part.lamport, deps: deps.clone() };
-        self.graph.push(head)?;
+        let deps = run.deps.iter().filter_map(|dep| self.graph.local(dep)).collect();
+        let (counter_start, lamport_start) = (run.counter_start, run.lamport_start);
+        self.graph.push(RunHead { peer, counter_start, len, lamport_start, deps })?;
         let first_op = self.ops.len();
-        let (mut counter, mut lamport) = (part.counters.start, part.lamport);
-        for at in part.ops.clone() {
-            let op = batch.ops.get(at);
+        let (mut counter, mut lamport) = (counter_start, lamport_start);
+        for op in batch.ops.range(part.ops.clone()) {
             self.ops.push(op)?;
             self.events.push((LocalId { peer, counter }, lamport));
             self.index_row(op);
             counter += op.span();
             lamport += op.span();
         }
-        let (counter_start, lamport_start, ops) = (part.counters.start, part.lamport, part.ops.len());
-        self.pieces[peer.0 as usize].push(Piece { counter_start, lamport_start, len, first_op, ops, deps });
+        let run = Run { ops: first_op..self.ops.len(), ..run };
+        self.pieces[peer.0 as usize].push(Piece { run, len });
         Ok(())
     }
 
@@ -158,7 +144,7 @@ impl Oplog {
     }
 
     /// Per peer the greatest counter.
-    pub fn versions(&self) -> VersionVector {
+    pub fn versions(&self) -> Versions {
         let last = |peer| self.graph.next_counter(peer).checked_sub(1);
         self.graph.peers().filter_map(|(peer, name)| Some((name.to_string(), last(peer)?))).collect()
     }
@@ -171,10 +157,10 @@ impl Oplog {
     /// The operation that begins at a counter, with the piece that holds it.
     fn find(&self, id: LocalId) -> Option<(&Piece, usize)> {
         let pieces = self.pieces.get(id.peer.0 as usize)?;
-        let piece = &pieces[..pieces.partition_point(|p| p.counter_start <= id.counter)].last()?;
-        let events = &self.events[piece.first_op..piece.first_op + piece.ops];
+        let piece = &pieces[..pieces.partition_point(|p| p.run.counter_start <= id.counter)].last()?;
+        let events = &self.events[piece.run.ops.clone()];
         let at = events.binary_search_by_key(&id.counter, |(event, _)| event.counter).ok()?;
-        Some((piece, piece.first_op + at))
+        Some((piece, piece.run.ops.start + at))
     }
 
     /// Compares what admission found to be known with what is logged. Errors: [`Error::Equivocation`] for the first
@@ -187,13 +173,10 @@ impl Oplog {
                 let Some((piece, at)) = found else {
                     return Err(Error::Equivocation { event, known: 0, got: digest(&told) });
                 };
-                let deps: Vec<EventId> = match told.counter == piece.counter_start {
-                    true => piece.deps.iter().map(|&dep| self.graph.global(dep)).collect(),
-                    false => vec![],
-                };
+                let deps = if told.counter == piece.run.counter_start { piece.run.deps.as_slice() } else { &[] };
                 let dot = self.dot(at);
                 let (peer, counter, lamport) = (dot.peer, dot.counter, dot.lamport);
-                let logged = EventView { peer, counter, lamport, op: self.ops.get(at), deps: &deps };
+                let logged = EventView { peer, counter, lamport, op: self.ops.get(at), deps };
                 if !same_event(&logged, &told) {
                     return Err(Error::Equivocation { event, known: digest(&logged), got: digest(&told) });
                 }
@@ -210,16 +193,16 @@ impl Oplog {
         for (peer, _) in self.graph.peers() {
             let mut next = 0;
             for piece in &self.pieces[peer.0 as usize] {
-                assert_eq!(piece.counter_start, next);
-                let (mut counter, mut lamport) = (piece.counter_start, piece.lamport_start);
-                for at in piece.first_op..piece.first_op + piece.ops {
+                assert_eq!(piece.run.counter_start, next);
+                let (mut counter, mut lamport) = (next, piece.run.lamport_start);
+                for at in piece.run.ops.clone() {
                     assert_eq!(self.events[at], (LocalId { peer, counter }, lamport));
                     counter += self.ops.get(at).span();
                     lamport += self.ops.get(at).span();
                 }
-                assert_eq!(counter, piece.counter_start + piece.len);
+                assert_eq!(counter, next + piece.len);
                 next = counter;
-                total += piece.ops;
+                total += piece.run.ops.len();
             }
             assert_eq!(next, self.graph.next_counter(peer));
         }

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::id::{Dot, EventId};
 use crate::merge::{LastDelete, RowMerge};
 use crate::ops::{EventRef, OpBuf, Origin};
+use crate::planted::{self, Bug};
 
 /// A table's own will. A hub has one; clients have none ([`NoHooks`]) and are told by derived events.
 pub trait Hooks {
@@ -54,7 +55,7 @@ pub(super) fn derive(key: (&str, &str), merge: &RowMerge<'_>, hooked: &Hooked, o
     let reference = |dot: Dot<'_>| EventRef { id: EventId::new(dot.peer, dot.counter), lamport: Some(dot.lamport) };
     for (col, value) in &hooked.defaults {
         let LastDelete::Known(since) = merge.last_delete else { unreachable!("asked for before") };
-        let since = since.map(reference);
+        let since = since.filter(|_| !planted::is(Bug::DefaultSinceForgotten)).map(reference);
         let col = ops.sym(col);
         ops.update(tbl, key.1, col, value.view(), Origin::Default(since.as_ref()))?;
     }

@@ -15,10 +15,11 @@ use crate::admit::{Admitted, Clock, admit};
 use crate::error::Result;
 use crate::id::{EventId, MAX_CLOCK};
 use crate::merge::{LastDelete, Merged, Patch, RowMerge, merge_row, merge_row_with_history, replay_row};
-use crate::oplog::{Batch, Found, History, Oplog, Page, Rows, Run, VersionVector};
+use crate::oplog::{Found, History, Oplog, Page, Rows};
 use crate::ops::{OpBuf, Origin};
 use crate::planted::{self, Bug};
 use crate::value::ValueRef;
+use crate::wire::{Batch, Run, Versions};
 
 pub use hooks::{Hooks, NoHooks};
 pub use rows::{Change, Row, Tables, Value};
@@ -81,7 +82,7 @@ impl<H: Hooks> Replica<H> {
     }
 
     /// Per peer the greatest counter known.
-    pub fn versions(&self) -> VersionVector {
+    pub fn versions(&self) -> Versions {
         self.log.versions()
     }
 
@@ -91,7 +92,7 @@ impl<H: Hooks> Replica<H> {
     }
 
     /// Runs that `known` does not hold, in a page of about `limit` operations.
-    pub fn pull(&self, known: &VersionVector, limit: usize) -> Result<Page> {
+    pub fn pull(&self, known: &Versions, limit: usize) -> Result<Page> {
         self.log.page(known, limit)
     }
 
@@ -157,9 +158,13 @@ impl<H: Hooks> Replica<H> {
         let run = Run {
             peer: self.peer.clone(),
             counter_start: next + u64::from(planted::is(Bug::CounterSkipped) && self.log.len() > 20),
-            lamport_start: graph.max_lamport() + 1,
+            lamport_start: match planted::is(Bug::ClockNotRaised) {
+                true => graph.find_peer(&self.peer).map_or(0, |peer| graph.next_counter(peer)) + 1,
+                false => graph.max_lamport() + 1,
+            },
             deps: self.frontier(),
             ops: 0..ops.len(),
+            ..Run::default()
         };
         Batch { ops, runs: vec![run] }
     }
@@ -168,7 +173,8 @@ impl<H: Hooks> Replica<H> {
     fn take(&mut self, batch: &Batch, admitted: &Admitted, derive: bool) -> Result<Applied> {
         let rows = Rows::group(admitted.events(batch));
         let (mut window, mut past) = (Found::new(), Found::new());
-        let (merges, rows_by_history) = self.merge(&rows, admitted.least_effective, derive, &mut window, &mut past)?;
+        let (merges, rows_by_history) =
+            self.merge(&rows, self.window_start(batch, admitted), derive, &mut window, &mut past)?;
         self.log.append(batch, admitted)?;
         let mut applied = Applied {
             accepted: admitted.accepted,
@@ -187,6 +193,17 @@ impl<H: Hooks> Replica<H> {
             self.log.append(&batch, &admitted)?;
         }
         Ok(applied)
+    }
+
+    /// L, the lamport at which the competition begins.
+    fn window_start(&self, batch: &Batch, admitted: &Admitted) -> u64 {
+        if planted::is(Bug::WindowFromLooseAncestor) {
+            let graph = self.log.graph();
+            let deps = admitted.new.iter().flat_map(|part| &batch.runs[part.run].deps);
+            let known = deps.filter_map(|dep| graph.lamport(graph.local(dep)?));
+            return known.max().map_or(0, |ancestor| ancestor + 1);
+        }
+        admitted.least_effective
     }
 
     /// Decides every row, and counts those whose history was read. The two buffers hold what the log finds.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::merge::{Patch, RowMerge};
+use crate::planted::{self, Bug};
 use crate::value::ValueRef;
 
 /// One value, owned. See [`ValueRef`] for what the variants mean.
@@ -97,6 +98,9 @@ pub(super) fn patched(before: Option<&Row>, merge: &RowMerge<'_>) -> Option<Row>
     match merge.patch {
         Patch::None => before.cloned(),
         Patch::Delete => None,
+        Patch::Reset(_) if planted::is(Bug::ResetKeepsCells) => {
+            Some(before.cloned().unwrap_or_default().into_iter().chain(cells).collect())
+        }
         Patch::Insert(_) | Patch::Reset(_) => Some(cells.collect()),
         Patch::Update(_) => {
             let mut row = before.cloned().unwrap_or_default();

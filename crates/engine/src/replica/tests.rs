@@ -78,7 +78,7 @@ fn a_clone_that_goes_on_by_itself_is_refused() {
     clone.update("t", "1", "x", ValueRef::Int(2)).unwrap();
     hub.apply(a.pull(&hub.versions(), 9).unwrap().batch).unwrap();
     let before = hub.tables().clone();
-    let error = hub.apply(clone.pull(&VersionVector::new(), 9).unwrap().batch).unwrap_err();
+    let error = hub.apply(clone.pull(&Versions::new(), 9).unwrap().batch).unwrap_err();
     let crate::Error::Equivocation { event, known, got } = error else { panic!("{error}") };
     assert_eq!(event, EventId::new("a", 1));
     assert_ne!(known, got);

@@ -9,6 +9,10 @@ use crate::scan::Scanner;
 
 /// Objects and arrays nested deeper are only the same when their texts are.
 const DEPTH: usize = 128;
+/// Values of nested objects are passed over once for each level; hostile nesting is not followed for ever.
+const WORK_PER_BYTE: usize = 64;
+/// Bytes to pass over that small values may always cost.
+const LEAST_WORK: usize = 16 << 20;
 
 /// Loose equality: bit-equal; numbers equal in value (`Int` 1 and `Float` 1.0, `Float` 0.1 and the JSON number `0.10`; a
 /// float counts as its shortest decimal); a number and the text it is written as; JSON objects or arrays that differ only
@@ -65,54 +69,61 @@ fn parts(text: &str) -> Option<(bool, Vec<u8>, i64)> {
     Some((minus, digits, power))
 }
 
-#[derive(PartialEq)]
-enum Node<'a> {
-    Text(Cow<'a, str>),
-    /// A number, a bool or null by its text.
-    Other(&'a str),
-    Array(Vec<Node<'a>>),
-    /// Sorted by key, each key once.
-    Object(Vec<(Cow<'a, str>, Node<'a>)>),
-}
-
 fn same_tree(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
     let (ValueRef::Json(a), ValueRef::Json(b)) = (a, b) else { return false };
-    let tree = |text| node(&mut Scanner::new(text, DEPTH), DEPTH);
-    matches!((tree(a), tree(b)), (Ok(a), Ok(b)) if a == b)
+    let mut work = (a.len() + b.len()).saturating_mul(WORK_PER_BYTE).max(LEAST_WORK);
+    same_next(&mut Scanner::new(a, DEPTH), &mut Scanner::new(b, DEPTH), DEPTH, &mut work).unwrap_or(false)
 }
 
-/// Recursive, as deep as `depth` allows.
-fn node<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Node<'a>> {
-    let first = scanner.peek()?;
-    if depth == 0 && matches!(first, b'{' | b'[') {
-        return Err(scanner.bad("too deep to compare"));
-    }
-    match first {
-        b'"' => Ok(Node::Text(scanner.string()?)),
-        b'[' => {
-            scanner.array()?;
-            let (mut items, mut first) = (Vec::new(), true);
-            while scanner.item(&mut first)? {
-                let item = node(scanner, depth - 1)?;
-                alloc::push(&mut items, item)?;
+/// Compares the next values of two scanners, arrays in step, objects by sorted keys: memory follows the keys of the
+/// objects that are open, never the whole. Recursive, as deep as `depth` allows.
+fn same_next(a: &mut Scanner<'_>, b: &mut Scanner<'_>, depth: usize, work: &mut usize) -> Result<bool> {
+    match (a.peek()?, b.peek()?) {
+        (b'"', b'"') => Ok(a.string()? == b.string()?),
+        (b'[', b'[') | (b'{', b'{') if depth == 0 => Err(a.bad("too deep to compare")),
+        (b'[', b'[') => {
+            a.array()?;
+            b.array()?;
+            let (mut first_a, mut first_b) = (true, true);
+            loop {
+                match (a.item(&mut first_a)?, b.item(&mut first_b)?) {
+                    (true, true) if same_next(a, b, depth - 1, work)? => {}
+                    (false, false) => return Ok(true),
+                    _ => return Ok(false),
+                }
             }
-            Ok(Node::Array(items))
         }
-        b'{' => {
-            scanner.object()?;
-            let (mut fields, mut first) = (Vec::new(), true);
-            while let Some(key) = scanner.key(&mut first)? {
-                let value = node(scanner, depth - 1)?;
-                alloc::push(&mut fields, (key, value))?;
+        (b'{', b'{') => {
+            let (a, b) = (fields(a, work)?, fields(b, work)?);
+            if a.len() != b.len() {
+                return Ok(false);
             }
-            // Stable, so that of equal keys the last sent comes last; reversed, the first kept is the last sent.
-            fields.reverse();
-            fields.sort_by(|a, b| a.0.cmp(&b.0));
-            fields.dedup_by(|later, kept| later.0 == kept.0);
-            Ok(Node::Object(fields))
+            for ((key_a, a), (key_b, b)) in a.iter().zip(&b) {
+                let (mut a, mut b) = (Scanner::new(a, DEPTH), Scanner::new(b, DEPTH));
+                if key_a != key_b || !same_next(&mut a, &mut b, depth - 1, work)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         }
-        _ => Ok(Node::Other(scanner.skip()?)),
+        (b'"' | b'[' | b'{', _) | (_, b'"' | b'[' | b'{') => Ok(false),
+        _ => Ok(a.skip()? == b.skip()?),
     }
+}
+
+/// The fields of an object, sorted by key, each key once; values as their text.
+fn fields<'a>(scanner: &mut Scanner<'a>, work: &mut usize) -> Result<Vec<(Cow<'a, str>, &'a str)>> {
+    scanner.object()?;
+    let (mut fields, mut first) = (Vec::new(), true);
+    while let Some(key) = scanner.key(&mut first)? {
+        let value = scanner.skip()?;
+        *work = work.checked_sub(value.len()).ok_or_else(|| scanner.bad("too much work to compare"))?;
+        alloc::push(&mut fields, (key, value))?;
+    }
+    // Of equal keys the one that stands last in the text comes first and is kept. (A stable sort would allocate.)
+    fields.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.as_ptr().cmp(&a.1.as_ptr())));
+    fields.dedup_by(|later, kept| later.0 == kept.0);
+    Ok(fields)
 }
 
 #[cfg(test)]
@@ -155,6 +166,12 @@ mod tests {
             (Json("{\"a\":1,\"a\":2}"), Json("{\"a\":2}"), true),
             (Json("{\"a\":1}"), Json("{\"a\":\"1\"}"), false),
             (Json("{}"), Json("[]"), false),
+            (Json("[1]"), Json("[1,2]"), false),
+            (Json("[[],{}]"), Json("[ [ ] , { } ]"), true),
+            (Json("[true,null]"), Json("[true,false]"), false),
+            (Json("[null]"), Json("[\"null\"]"), false),
+            (Json("{\"a\":{\"c\":1,\"b\":2}}"), Json("{\"a\":{\"b\":2,\"c\":1}}"), true),
+            (Json("{\"a\":1,\"b\":2}"), Json("{\"a\":1,\"c\":2}"), false),
         ] {
             assert_eq!(same(a, b), is, "{a:?} {b:?}");
             assert_eq!(same(b, a), is, "{b:?} {a:?}");
@@ -166,6 +183,8 @@ mod tests {
         let deep = |n: usize, blank: &str| format!("{}{blank}{}", "[".repeat(n), "]".repeat(n));
         let (a, b) = (deep(DEPTH, ""), deep(DEPTH, " "));
         assert!(same(ValueRef::Json(&a), ValueRef::Json(&b)));
+        let nested = |blank: &str| format!("{}{blank}1{}", "{\"a\":".repeat(DEPTH), "}".repeat(DEPTH));
+        assert!(same(ValueRef::Json(&nested("")), ValueRef::Json(&nested(" "))));
         let (a, b) = (deep(100_000, ""), deep(100_000, " "));
         assert!(!same(ValueRef::Json(&a), ValueRef::Json(&b)));
     }

@@ -4,6 +4,8 @@ pub mod binary;
 pub mod json;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

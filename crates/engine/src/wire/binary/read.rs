@@ -77,7 +77,7 @@ impl<'a> Message<'a> {
         let mut batch = Batch::default();
         for (i, blob) in self.blobs.iter().enumerate() {
             let ops = codec::decode_within(&self.body[blob.clone()], &mut budget, &mut batch.ops);
-            self.runs[i].ops = ops.map_err(|e| e.inside(&format!("request.events[{i}].ops")))?;
+            self.runs[i].ops = ops.map_err(|e| e.inside(&format!("events[{i}].ops")))?;
         }
         batch.runs = self.runs;
         Ok(batch)
@@ -101,7 +101,7 @@ impl<'a> Message<'a> {
             let mut section = Input::new(bytes);
             match tag {
                 tag::RUN => {
-                    let at = format!("request.events[{}]", self.runs.len());
+                    let at = format!("events[{}]", self.runs.len());
                     self.run(section, end, &peers, &mut budget).map_err(|e| e.inside(&at))?;
                     continue;
                 }
@@ -179,7 +179,7 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Type, Cow<'a, [u8]>)> {
     }
     match critical & LZ4 {
         0 => Ok((of, Cow::Borrowed(input.rest()))),
-        _ => Ok((of, Cow::Owned(codec::expand(&mut input, limits)?))),
+        _ => Ok((of, Cow::Owned(codec::expand(&mut input, &mut Budget::new(limits))?))),
     }
 }
 
@@ -282,7 +282,7 @@ fn expect<'a>(bytes: &'a [u8], limits: &Limits, of: Type) -> Result<Message<'a>>
 /// A PushRequest.
 pub fn decode_push(bytes: &[u8], limits: &Limits) -> Result<PushRequest> {
     let mut message = expect(bytes, limits, Type::Push)?;
-    let missing = || Error::Malformed { at: "request.peer_id".into(), what: "the field is missing".into() };
+    let missing = || Error::Malformed { at: "peer_id".into(), what: "the field is missing".into() };
     let peer_id = message.sender.take().ok_or_else(missing)?;
     let frontier = std::mem::take(&mut message.frontier);
     Ok(PushRequest { peer_id, batch: message.into_batch(limits)?, frontier })

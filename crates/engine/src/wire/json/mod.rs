@@ -21,10 +21,10 @@ use crate::wire::{Batch, PullRequest, PullResponse, PushRequest, PushResponse, V
 use crate::{Error, EventId};
 
 /// Reads `{"peer_id":p,"events":[EventRun or Event],"frontier":[EventId]}`. Errors of this and all other readers here:
-/// [`Error::Malformed`], [`Error::TooLarge`], [`Error::ClockRange`], [`Error::NulCharacter`], [`Error::UnknownOpType`],
-/// [`Error::DuplicateColumn`], [`Error::OutOfMemory`].
+/// [`Error::Malformed`], [`Error::TooLarge`], [`Error::ClockRange`], [`crate::Error::NulCharacter`], [`crate::Error::UnknownOpType`],
+/// [`crate::Error::DuplicateColumn`], [`crate::Error::OutOfMemory`].
 pub fn decode_push(bytes: &[u8], limits: &Limits) -> Result<PushRequest> {
-    whole(bytes, limits, |r| {
+    whole("", bytes, limits, |r| {
         let (mut peer, mut events, mut frontier) = (Slot::new("peer_id"), Slot::new("events"), Slot::new("frontier"));
         r.fields(|r, key| match key {
             "peer_id" => peer.set(r.name("peer_id")),
@@ -41,7 +41,7 @@ pub fn decode_push(bytes: &[u8], limits: &Limits) -> Result<PushRequest> {
 
 /// Reads an array of EventRuns and Events, mixed as they come; an Event becomes a run of one.
 pub fn decode_events(bytes: &[u8], limits: &Limits) -> Result<Batch> {
-    whole(bytes, limits, |r| {
+    whole("events", bytes, limits, |r| {
         let runs = r.events()?;
         Ok(Batch { ops: std::mem::take(&mut r.buf), runs })
     })
@@ -49,7 +49,7 @@ pub fn decode_events(bytes: &[u8], limits: &Limits) -> Result<Batch> {
 
 /// Reads `{"peer_id":p,"known_peers":{"peer":counter},"limit":n,"accept":["type"]}`; every field may be left out.
 pub fn decode_pull(bytes: &[u8], limits: &Limits) -> Result<PullRequest> {
-    whole(bytes, limits, |r| {
+    whole("", bytes, limits, |r| {
         let (mut peer, mut known) = (Slot::new("peer_id"), Slot::new("known_peers"));
         let (mut limit, mut accept) = (Slot::new("limit"), Slot::new("accept"));
         r.fields(|r, key| match key {
@@ -70,7 +70,7 @@ pub fn decode_pull(bytes: &[u8], limits: &Limits) -> Result<PullRequest> {
 
 /// Reads the answer to a push.
 pub fn decode_push_response(bytes: &[u8], limits: &Limits) -> Result<PushResponse> {
-    whole(bytes, limits, |r| {
+    whole("", bytes, limits, |r| {
         let (mut accepted, mut duplicate) = (Slot::new("accepted"), Slot::new("duplicate"));
         let (mut frontier, mut versions, mut ahead) =
             (Slot::new("server_frontier"), Slot::new("versions"), Slot::new("ahead"));
@@ -94,7 +94,7 @@ pub fn decode_push_response(bytes: &[u8], limits: &Limits) -> Result<PushRespons
 
 /// Reads the answer to a pull.
 pub fn decode_pull_response(bytes: &[u8], limits: &Limits) -> Result<PullResponse> {
-    whole(bytes, limits, |r| {
+    whole("", bytes, limits, |r| {
         let (mut events, mut frontier) = (Slot::new("events"), Slot::new("server_frontier"));
         let (mut more, mut versions, mut ahead) = (Slot::new("has_more"), Slot::new("versions"), Slot::new("ahead"));
         r.fields(|r, key| match key {
@@ -118,31 +118,36 @@ pub fn decode_pull_response(bytes: &[u8], limits: &Limits) -> Result<PullRespons
 
 /// Reads a version vector, `{"peer":counter}`.
 pub fn decode_versions(bytes: &[u8], limits: &Limits) -> Result<Versions> {
-    whole(bytes, limits, |r| r.versions())
+    whole("versions", bytes, limits, |r| r.versions())
 }
 
 /// Reads a frontier, `[EventId]`.
 pub fn decode_frontier(bytes: &[u8], limits: &Limits) -> Result<Vec<EventId>> {
-    whole(bytes, limits, |r| r.event_ids(usize::MAX))
+    whole("frontier", bytes, limits, |r| r.event_ids(usize::MAX))
 }
 
 /// Reads `[["col",v],...]` or `{"col":v,...}` and adds the cells to the insert appended last to `into`. How many; on an
 /// error `into` is as it was.
 pub fn decode_cells(bytes: &[u8], limits: &Limits, into: &mut OpBuf) -> Result<usize> {
-    whole(bytes, limits, |r| {
+    whole("values", bytes, limits, |r| {
         let cells = r.cells_apart()?;
         into.take_cells(&r.buf)?;
         Ok(cells)
     })
 }
 
-/// Checks size and UTF-8, reads, and checks that nothing follows.
-fn whole<'a, T>(bytes: &'a [u8], limits: &Limits, read: impl FnOnce(&mut Reader<'a, '_>) -> Result<T>) -> Result<T> {
+/// Checks size and UTF-8, reads, and checks that nothing follows. Paths in errors start with `root`.
+fn whole<'a, T>(
+    root: &str,
+    bytes: &'a [u8],
+    limits: &Limits,
+    read: impl FnOnce(&mut Reader<'a, '_>) -> Result<T>,
+) -> Result<T> {
     within("bytes of a request", bytes.len(), limits.request_bytes)?;
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Error::Malformed { at: format!("byte {}", e.valid_up_to()), what: "not UTF-8".into() })?;
     let mut reader = Reader::new(Scanner::new(text, limits.depth), limits);
-    let answer = read(&mut reader).map_err(|e| e.inside("request"))?;
-    reader.scanner.end().map_err(|e| e.inside("request"))?;
+    let answer = read(&mut reader).map_err(|e| e.inside(root))?;
+    reader.scanner.end().map_err(|e| e.inside(root))?;
     Ok(answer)
 }

@@ -1,0 +1,30 @@
+//! Whatever the order, the cuts and the losses: equal knowledge shows equal rows, and the right ones.
+//!
+//! `CRDT_SCHEDULES=n` sets how many schedules, `CRDT_SEED=s` replays one.
+
+use crdt_engine::testkit::{check_all, run_one};
+
+fn env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+#[test]
+fn replicas_converge() {
+    if let Some(seed) = env("CRDT_SEED") {
+        match run_one(seed) {
+            Ok(stats) => println!("seed {seed}: {stats:?}"),
+            Err(what) => panic!("seed {seed}: {what}"),
+        }
+        return;
+    }
+    let count = env("CRDT_SCHEDULES").unwrap_or(if cfg!(debug_assertions) { 2_000 } else { 200_000 });
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get());
+    let start = std::time::Instant::now();
+    let report = check_all(1, count, threads);
+    if let Some((seed, what)) = report.failure {
+        panic!(
+            "seed {seed}: {what}\nreplay with CRDT_SEED={seed} cargo test -p crdt_engine --all-features --test convergence"
+        );
+    }
+    println!("{:?} in {:?}", report.stats, start.elapsed());
+}

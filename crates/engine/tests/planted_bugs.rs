@@ -1,0 +1,40 @@
+//! The convergence suite catches every planted bug.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crdt_engine::planted::{Bug, with};
+use crdt_engine::testkit::run_one;
+
+/// Schedules a bug may survive.
+const PATIENCE: u64 = 20_000;
+
+#[test]
+fn every_planted_bug_is_caught() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut lines = vec![];
+        while let Some(&bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let caught = (1..=PATIENCE).find_map(|seed| Some((seed, with(bug, || run_one(seed)).err()?)));
+            lines.push((bug, caught));
+        }
+        lines
+    };
+    let mut lines = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic outside of schedules")).collect::<Vec<_>>()
+    });
+    let _ = std::panic::take_hook();
+    lines.sort_by_key(|(bug, _)| Bug::ALL.iter().position(|b| b == bug));
+    for (bug, caught) in &lines {
+        match caught {
+            Some((seed, what)) => {
+                let what: String = what.chars().take(90).collect();
+                println!("{:<26} caught after {seed:>5} schedules: {what}", format!("{bug:?}"));
+            }
+            None => println!("{:<26} NOT caught in {PATIENCE} schedules", format!("{bug:?}")),
+        }
+    }
+    assert!(lines.iter().all(|(_, caught)| caught.is_some()), "a planted bug was not caught");
+    assert!(lines.len() >= 10);
+}

@@ -1,0 +1,106 @@
+//! Schema changes of tracked tables: partitions that come and go, tables that are dropped.
+
+use std::rc::Rc;
+
+use pgrx::pg_sys::Oid;
+
+use crate::capture;
+use crate::catalog::{self, Table};
+use crate::error::Result;
+use crate::pg::function::{Args, Out};
+use crate::pg::relation::{Lock, Relation, quote};
+use crate::pg::spi::{self, Connection, Param};
+use crate::pg::{datum, types, xact};
+use crate::track;
+
+/// Partitions of tracked tables whose triggers are not all there, or that have left: `(relid, root, state)`.
+const CHANGED: &str = "\
+    SELECT t.relid, tt.tbl, 'new' FROM crdt.tracked_table AS tt, pg_catalog.pg_partition_tree(tt.tbl) AS t \
+     WHERE NOT EXISTS (SELECT 1 FROM crdt.tracked_partition AS p WHERE p.relid = t.relid) \
+     UNION ALL \
+    SELECT p.relid, p.root, CASE WHEN c.oid IS NULL THEN 'dropped' ELSE 'left' END \
+      FROM crdt.tracked_partition AS p LEFT JOIN pg_catalog.pg_class AS c ON c.oid = p.relid \
+     WHERE p.relid <> p.root AND (c.oid IS NULL OR pg_catalog.pg_partition_root(p.relid) IS DISTINCT FROM p.root)";
+
+/// `crdt.on_ddl()`, an event trigger at the end of every command that makes, alters or drops a table.
+pub fn on_ddl(_args: &Args<'_>) -> Result<Out> {
+    catalog::forget();
+    spi::as_role(catalog::names()?.owner, || {
+        spi::connect(|c| {
+            c.run(
+                "DELETE FROM crdt.tracked_partition AS p WHERE p.relid = p.root \
+                 AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class AS r WHERE r.oid = p.relid)",
+                &[],
+                false,
+            )?;
+            c.run(
+                "DELETE FROM crdt.tracked_table AS t \
+                 WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class AS r WHERE r.oid = t.tbl)",
+                &[],
+                false,
+            )?;
+            let changed = c.run(CHANGED, &[], false)?;
+            for i in 0..changed.len() {
+                let (relid, root) = (changed.oid(i, 1).expect("a key"), changed.oid(i, 2).expect("not null"));
+                match changed.text(i, 3).as_deref() {
+                    Some("new") => joined(c, relid, root)?,
+                    Some("left") => left(c, relid, root)?,
+                    _ => dropped(c, relid, root)?,
+                }
+            }
+            Ok(())
+        })
+    })?;
+    catalog::forget();
+    Ok(Out::Done)
+}
+
+/// A partition was made or attached: its writes are captured, its rows become history.
+fn joined(c: &Connection, relid: Oid, root: Oid) -> Result<()> {
+    let rel = Relation::open(relid, Lock::ShareRowExclusive);
+    track::attach(c, &rel, root)?;
+    if rel.kind() == b'r' {
+        catalog::forget();
+        track::adopt_rows(&catalog::tracked(relid)?, &rel)?;
+    }
+    Ok(())
+}
+
+/// A partition was detached: its rows are the table's no more.
+fn left(c: &Connection, relid: Oid, root: Oid) -> Result<()> {
+    let rel = Relation::open(relid, Lock::ShareRowExclusive);
+    if let Some(table) = catalog::table(root)?
+        && rel.kind() == b'r'
+    {
+        delete_rows(&table, &rel)?;
+    }
+    track::detach(c, &rel)
+}
+
+/// The rows of a relation that has been part of a table, logged as deleted.
+fn delete_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
+    let _latest = xact::ActiveSnapshot::push_latest();
+    let _pinned = datum::PinnedSettings::pin();
+    let part = Table { columns: types::columns(rel), ..Table::clone(table) };
+    let part = Table { key: part.reindex(table, &table.key), ..part };
+    let doc_column = table.doc_column.map(|i| part.reindex(table, &[i])[0]);
+    let part = Table { doc_column, ..part };
+    let columns: Vec<String> = part.columns.iter().map(|c| quote(&c.name)).collect();
+    let sql = format!("SELECT {} FROM ONLY {}", columns.join(", "), rel.sql_name());
+    spi::connect(|c| {
+        c.each(&sql, &[], |rows, i| {
+            let (row, now) = capture::row_now(&part, rows, i)?;
+            capture::append(now.doc, |ops| {
+                let tbl = ops.sym(&table.alias);
+                Ok(ops.delete(tbl, &row)?)
+            })
+        })
+    })
+}
+
+/// A partition was dropped with its rows: what the log still shows and the table does not is deleted.
+fn dropped(c: &Connection, relid: Oid, root: Oid) -> Result<()> {
+    c.run("DELETE FROM crdt.tracked_partition WHERE relid = $1", &[Param::regclass(relid)], false)?;
+    c.run("SELECT crdt.repair($1, 'log')", &[Param::regclass(root)], false)?;
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! What a table made of merged events: defaults that filled in, triggers that rewrote, cascades (design, rule 2.3).
+//!
+//! Capture was on while the rows were written. What it saw is compared with what was meant: equal is silent, a cell that
+//! differs becomes a derived update, and anything else is an event of this database.
+
+use crdt_engine::id::{Dot, EventId};
+use crdt_engine::merge::{LastDelete, RowMerge, replay_row};
+use crdt_engine::oplog::Rows;
+use crdt_engine::ops::{EventRef, OpBuf};
+use crdt_engine::value::same;
+use crdt_engine::{OpRef, Origin, ValueRef};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::apply::{Action, RowChange, TableChange};
+use crate::capture::{self, RowNow};
+use crate::catalog::Table;
+use crate::error::Result;
+use crate::materialize::{self, Captured};
+
+/// What was seen of one row that was meant to change.
+#[derive(Default)]
+struct Seen<'c> {
+    /// It was inserted last (true), deleted last (false), or neither.
+    alive: Option<bool>,
+    /// Its cells as seen, the last of each column last.
+    cells: Vec<(&'c str, ValueRef<'c>)>,
+}
+
+/// The updates to log, by doc. `captured` is what the statements did.
+pub fn derive(
+    doc: i64,
+    rows: &Rows<'_>,
+    merges: &[RowMerge<'_>],
+    changes: &[TableChange<'_>],
+    captured: Captured,
+) -> Result<Vec<(i64, OpBuf)>> {
+    let mut work = Deriving { doc, rows, merges, out: OpBuf::new(), pending: Vec::new() };
+    let meant = meant(changes);
+    let mut seen: FxHashMap<(&str, &str), Seen<'_>> = FxHashMap::default();
+    let mut others = Vec::new();
+    for (other, ops) in &captured {
+        let mut hub = OpBuf::new();
+        for op in ops.iter() {
+            match op.row_key() {
+                Some(key) if *other == doc && meant.contains(&key) => note(seen.entry(key).or_default(), op),
+                _ => hub.push(op)?,
+            }
+        }
+        others.push((*other, hub));
+    }
+    let index: FxHashMap<(&str, &str), usize> = rows.keys().iter().enumerate().map(|(i, key)| (*key, i)).collect();
+    let unseen = Seen::default();
+    for change in changes {
+        let doubtful = doubtful_rows(change, &seen);
+        let now = capture::read_rows(&change.table, &doubtful)?;
+        for row in &change.rows {
+            let key = (change.table.alias.as_str(), row.row);
+            work.row(&change.table, row, index[&key], seen.get(&key).unwrap_or(&unseen), now.get(row.row))?;
+        }
+    }
+    work.defaults()?;
+    let mut out = vec![(doc, work.out)];
+    out.extend(others);
+    out.retain(|(_, ops)| !ops.is_empty());
+    Ok(out)
+}
+
+fn meant<'c>(changes: &'c [TableChange<'_>]) -> FxHashSet<(&'c str, &'c str)> {
+    changes.iter().flat_map(|c| c.rows.iter().map(|r| (c.table.alias.as_str(), r.row))).collect()
+}
+
+fn note<'c>(seen: &mut Seen<'c>, op: OpRef<'c>) {
+    match op {
+        OpRef::Insert { cells, .. } => {
+            seen.alive = Some(true);
+            seen.cells = cells.iter().collect();
+        }
+        OpRef::Update { col, value, .. } => match seen.cells.iter_mut().find(|(c, _)| *c == col) {
+            Some((_, known)) => *known = value,
+            None => seen.cells.push((col, value)),
+        },
+        OpRef::Delete { .. } => {
+            seen.alive = Some(false);
+            seen.cells.clear();
+        }
+        OpRef::Opaque { .. } => {}
+    }
+}
+
+/// Rows of which capture does not tell what they show now: reset ones, and updated ones where a cell that was written
+/// was not seen to change (it was equal before, or a trigger put the old value back).
+fn doubtful_rows<'c>(change: &'c TableChange<'_>, seen: &FxHashMap<(&str, &str), Seen<'_>>) -> Vec<&'c str> {
+    let doubtful = |row: &&RowChange<'_>| match row.action {
+        Action::Reset => true,
+        Action::Update => {
+            let seen = seen.get(&(change.table.alias.as_str(), row.row));
+            row.cells.iter().any(|(index, _)| {
+                let name = change.table.columns[*index].name.as_str();
+                !seen.is_some_and(|s| s.alive.is_some() || s.cells.iter().any(|(col, _)| *col == name))
+            })
+        }
+        _ => false,
+    };
+    change.rows.iter().filter(doubtful).map(|row| row.row).collect()
+}
+
+struct Deriving<'d, 'b> {
+    doc: i64,
+    rows: &'d Rows<'b>,
+    merges: &'d [RowMerge<'d>],
+    out: OpBuf,
+    /// Defaults of rows whose last delete is not known yet: row, column, value in a buffer of its own.
+    pending: Vec<(usize, OpBuf)>,
+}
+
+impl Deriving<'_, '_> {
+    fn row(
+        &mut self,
+        table: &Table,
+        row: &RowChange<'_>,
+        index: usize,
+        seen: &Seen<'_>,
+        now: Option<&RowNow>,
+    ) -> Result<()> {
+        match (row.action, seen.alive) {
+            (Action::Delete, Some(true)) => self.revived(table, row.row, seen),
+            (Action::Delete, _) => Ok(()),
+            (_, Some(false)) => {
+                let tbl = self.out.sym(&table.alias);
+                Ok(self.out.delete(tbl, row.row)?)
+            }
+            (Action::Update, None) => self.updated(table, row, index, seen, now),
+            _ => self.made(table, row, index, seen, now),
+        }
+    }
+
+    /// A trigger put a deleted row back.
+    fn revived(&mut self, table: &Table, row: &str, seen: &Seen<'_>) -> Result<()> {
+        let tbl = self.out.sym(&table.alias);
+        self.out.insert(tbl, row)?;
+        for (col, value) in &seen.cells {
+            let col = self.out.sym(col);
+            self.out.cell(col, *value)?;
+        }
+        Ok(())
+    }
+
+    /// Some cells were written: every cell seen to change, or found to be different, is compared.
+    fn updated(
+        &mut self,
+        table: &Table,
+        row: &RowChange<'_>,
+        index: usize,
+        seen: &Seen<'_>,
+        now: Option<&RowNow>,
+    ) -> Result<()> {
+        for (col, value) in &seen.cells {
+            let meant = row.cells.iter().find(|(i, _)| table.columns[*i].name == *col);
+            if meant.is_none_or(|(_, meant)| !same(*meant, *value)) {
+                self.rewrite(table, row.row, index, col, *value)?;
+            }
+        }
+        for (at, meant) in &row.cells {
+            let col = table.columns[*at].name.as_str();
+            if seen.cells.iter().any(|(c, _)| *c == col) {
+                continue;
+            }
+            if let Some(value) = now.and_then(|n| n.cell(col))
+                && !same(*meant, value)
+            {
+                self.rewrite(table, row.row, index, col, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole row was made: what nobody wrote and the table fills is a default, what differs is a rewrite.
+    fn made(
+        &mut self,
+        table: &Table,
+        row: &RowChange<'_>,
+        index: usize,
+        seen: &Seen<'_>,
+        now: Option<&RowNow>,
+    ) -> Result<()> {
+        for (at, column) in table.columns.iter().enumerate() {
+            if table.key.contains(&at) {
+                continue;
+            }
+            let col = column.name.as_str();
+            let shown = match now {
+                Some(now) => now.cell(col),
+                None => seen.cells.iter().find(|(c, _)| *c == col).map(|(_, value)| *value),
+            };
+            let Some(value) = shown else { continue };
+            match row.cells.iter().find(|(i, _)| *i == at) {
+                Some((_, meant)) if same(*meant, value) => {}
+                Some(_) => self.rewrite(table, row.row, index, col, value)?,
+                None if value == ValueRef::Null => {}
+                None => self.default(table, row.row, index, col, value)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn rewrite(&mut self, table: &Table, row: &str, index: usize, col: &str, value: ValueRef<'_>) -> Result<()> {
+        let (tbl, column) = (self.out.sym(&table.alias), self.out.sym(col));
+        match self.merges[index].root_for(col) {
+            Some(root) => {
+                let root = event_ref(root);
+                self.out.update(tbl, row, column, value, Origin::Rewrite(&root))?;
+            }
+            None => self.out.update(tbl, row, column, value, Origin::Explicit)?,
+        }
+        Ok(())
+    }
+
+    fn default(&mut self, table: &Table, row: &str, index: usize, col: &str, value: ValueRef<'_>) -> Result<()> {
+        match self.merges[index].last_delete {
+            LastDelete::Known(since) => {
+                let since = since.map(event_ref);
+                let (tbl, column) = (self.out.sym(&table.alias), self.out.sym(col));
+                self.out.update(tbl, row, column, value, Origin::Default(since.as_ref()))?;
+            }
+            LastDelete::Unknown => {
+                let mut op = OpBuf::new();
+                let (tbl, column) = (op.sym(&table.alias), op.sym(col));
+                op.update(tbl, row, column, value, Origin::Explicit)?;
+                self.pending.push((index, op));
+            }
+        }
+        Ok(())
+    }
+
+    /// Defaults of rows whose last delete has to be looked up in the log.
+    fn defaults(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let mut wanted: Vec<usize> = self.pending.iter().map(|(i, _)| *i).collect();
+        wanted.dedup();
+        let found = materialize::history_of(self.doc, self.rows, &wanted)?;
+        let history = Rows::found(self.rows.keys(), &found);
+        for (index, op) in std::mem::take(&mut self.pending) {
+            let events = history.events(index).iter().chain(self.rows.events(index)).copied();
+            let since = replay_row(events).last_delete.map(event_ref);
+            let OpRef::Update { tbl, row, col, value, .. } = op.get(0) else { unreachable!("one update") };
+            let (tbl, col) = (self.out.sym(tbl), self.out.sym(col));
+            self.out.update(tbl, row, col, value, Origin::Default(since.as_ref()))?;
+        }
+        Ok(())
+    }
+}
+
+fn event_ref(dot: Dot<'_>) -> EventRef {
+    EventRef { id: EventId::new(dot.peer, dot.counter), lamport: Some(dot.lamport) }
+}
