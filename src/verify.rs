@@ -3,6 +3,7 @@
 //! They disagree when somebody wrote past the triggers (`DISABLE TRIGGER`, `session_replication_role`), and when a column
 //! came to be after events that name it. Both are read under one snapshot, in batches.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -149,13 +150,10 @@ impl Comparison<'_, '_> {
             spi::connect(|c| {
                 let mut memory = RowMemory::new();
                 c.each_seen(&sql, &[], |rows, i| {
-                    batch.push(capture::row_now(self.table, rows, i)?);
-                    if batch.len() < BATCH {
-                        return Ok(());
-                    }
-                    self.compare(&std::mem::take(&mut batch))?;
-                    memory.reset();
-                    Ok(())
+                    memory.row(|| {
+                        batch.push(capture::row_now(self.table, rows, i)?);
+                        if batch.len() == BATCH { self.compare(&std::mem::take(&mut batch)) } else { Ok(()) }
+                    })
                 })
             })
         })?;
@@ -168,7 +166,7 @@ impl Comparison<'_, '_> {
     }
 
     fn compare(&mut self, batch: &[(String, RowNow)]) -> Result<()> {
-        let mut by_doc: FxHashMap<i64, Vec<&(String, RowNow)>> = FxHashMap::default();
+        let mut by_doc: BTreeMap<i64, Vec<&(String, RowNow)>> = BTreeMap::new();
         for line in batch {
             by_doc.entry(line.1.doc).or_default().push(line);
         }
@@ -328,23 +326,13 @@ fn agrees(column: &Column, in_table: ValueRef<'_>, in_log: ValueRef<'_>) -> Resu
     Ok(attempt(|| datum::same_when_written(&column.ty, column.typmod, in_log, in_table)).unwrap_or(false))
 }
 
-/// Runs what may fail with an error of PostgreSQL; `None` when it does.
+/// Asks a type about a value; `None` when it refuses it.
 fn attempt<R>(body: impl FnOnce() -> Result<R>) -> Option<R> {
-    let inside = xact::SubTransaction::begin();
-    match entry::catch(body) {
-        Ok(Ok(result)) => {
-            inside.release();
-            Some(result)
-        }
-        Ok(Err(_)) => {
-            inside.roll_back();
-            None
-        }
-        Err(caught) if caught.is_cancel() => caught.resume(),
-        Err(_) => {
-            inside.roll_back();
-            None
-        }
+    match entry::catch(|| xact::subtransaction(|| body().map(Some))) {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => None,
+        Err(caught) if caught.is_refused_value() => None,
+        Err(caught) => caught.resume(),
     }
 }
 

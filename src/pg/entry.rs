@@ -93,9 +93,9 @@ impl Caught {
         self.state.is_some_and(|s| s.starts_with(b"23"))
     }
 
-    /// Was it a cancel or a shutdown, which nobody may swallow?
-    pub fn is_cancel(&self) -> bool {
-        self.state.as_ref().is_some_and(|s| s.starts_with(b"57"))
+    /// Did a type or a domain refuse a value (SQLSTATE classes 22 and 23)?
+    pub fn is_refused_value(&self) -> bool {
+        self.state.is_some_and(|s| s.starts_with(b"22") || s.starts_with(b"23"))
     }
 
     /// Lets it go on.
