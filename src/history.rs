@@ -1,9 +1,10 @@
-//! What happened to a row: `crdt.history`.
+//! What happened, for people: a row's history, and what a run of the log says.
 
 use crdt_engine::id::Dot;
 use crdt_engine::merge::{Candidate, RowView, replay_row};
-use crdt_engine::ops::EventRef;
-use crdt_engine::{OpRef, Origin, Stamp, ValueRef};
+use crdt_engine::ops::{EventRef, kind};
+use crdt_engine::wire::json;
+use crdt_engine::{EventId, OpBuf, OpRef, Origin, Stamp, ValueRef, codec};
 
 use crate::catalog::{self, Table};
 use crate::committed::{self, Log};
@@ -22,6 +23,37 @@ pub fn history(args: &Args<'_>) -> Result<Out> {
         of_doc(&table, doc, &row, &mut lines)?;
     }
     Ok(Out::Null)
+}
+
+/// `crdt.run_deps(deps)`: the heads that a run of the log was made on top of.
+pub fn run_deps(args: &Args<'_>) -> Result<Out> {
+    let mut ids = Vec::new();
+    for (peer, counter) in store::decode_deps(&args.bytes(0, "deps", usize::MAX)?)? {
+        ids.push(EventId { peer: catalog::peer_name(peer)?, counter });
+    }
+    let mut out = String::new();
+    json::write_frontier(&mut out, &ids)?;
+    Ok(Out::Jsonb(out))
+}
+
+/// `crdt.run_ops(ops)`: the operations of a run of the log.
+pub fn run_ops(args: &Args<'_>) -> Result<Out> {
+    let mut ops = OpBuf::new();
+    codec::decode(&args.bytes(0, "ops", usize::MAX)?, &store::stored_limits(), &mut ops)?;
+    let mut out = String::from("[");
+    for (i, op) in ops.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        match op {
+            OpRef::Opaque { kind, span, .. } if kind::name(kind).is_none() => {
+                out.push_str(&format!("{{\"type\":\"{kind}\",\"span\":{span}}}"));
+            }
+            op => json::write_op(&mut out, op)?,
+        }
+    }
+    out.push(']');
+    Ok(Out::Jsonb(out))
 }
 
 /// The lines of one doc.
