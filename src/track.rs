@@ -110,7 +110,8 @@ fn default_alias(rel: &Relation) -> String {
     if schema == "public" { name } else { format!("{schema}.{name}") }
 }
 
-fn check_owner(relid: Oid) -> Result<()> {
+/// Errors with 42501 unless the current user owns the table.
+pub fn check_owner(relid: Oid) -> Result<()> {
     if spi::owns_relation(relid) {
         return Ok(());
     }

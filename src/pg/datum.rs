@@ -71,13 +71,17 @@ pub fn jsonb_datum(text: &str) -> Datum {
 }
 
 pub(super) fn input_datum(ty: Oid, text: &str) -> Result<Datum> {
+    input_with_modifier(ty, -1, text)
+}
+
+fn input_with_modifier(ty: Oid, typmod: i32, text: &str) -> Result<Datum> {
     let text = CString::new(text)
         .map_err(|_| Error::new(state::UNTRANSLATABLE, "unsupported Unicode escape sequence: \\u0000 in a value"))?;
     // SAFETY: input functions take a NUL-terminated string and raise errors for what they refuse.
     unsafe {
         let (mut function, mut param) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
         pg_sys::getTypeInputInfo(ty, &mut function, &mut param);
-        Ok(pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), param, -1))
+        Ok(pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), param, typmod))
     }
 }
 
@@ -90,6 +94,15 @@ pub fn jsonb_text(datum: Datum) -> String {
         let text = pg_sys::JsonbToCString(std::ptr::null_mut(), &raw mut (*jsonb).root, size);
         CStr::from_ptr(text).to_string_lossy().into_owned()
     }
+}
+
+/// Is the value what the type makes of `told` when it is written to a column of this type and modifier? The type may
+/// refuse it and raise an error. Call under [`PinnedSettings`].
+pub fn same_when_written(ty: &TypeInfo, typmod: i32, told: ValueRef<'_>, value: ValueRef<'_>) -> Result<bool> {
+    let Some(text) = literal(ty, told)? else { return Ok(value == ValueRef::Null) };
+    let datum = input_with_modifier(ty.oid, typmod, &text)?;
+    let mut scratch = String::new();
+    Ok(to_value(ty, datum, &mut scratch) == value)
 }
 
 fn array_of(elem: Oid, len: i32, by_value: bool, align: u8, datums: &mut [Datum], nulls: &mut [bool]) -> Datum {

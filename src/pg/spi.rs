@@ -170,7 +170,22 @@ const FETCH: i64 = 1000;
 impl Connection {
     /// Calls `each` with every row of a query under the active snapshot (a fresh one is made when there is none that
     /// sees our writes), fetching some at a time.
-    pub fn each(&self, sql: &str, params: &[Param], mut each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+    pub fn each(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+        self.cursor(sql, params, false, each)
+    }
+
+    /// The same under the active snapshot as it is.
+    pub fn each_seen(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+        self.cursor(sql, params, true, each)
+    }
+
+    fn cursor(
+        &self,
+        sql: &str,
+        params: &[Param],
+        read_only: bool,
+        mut each: impl FnMut(&Rows, usize) -> Result<()>,
+    ) -> Result<()> {
         let text = CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?;
         let (mut types, mut values, nulls) = split(params);
         // SAFETY: as in `run`; the portal is closed below or by the transaction's end.
@@ -182,7 +197,7 @@ impl Connection {
                 types.as_mut_ptr(),
                 values.as_mut_ptr(),
                 nulls.as_ptr(),
-                false,
+                read_only,
                 0,
             );
             loop {
