@@ -133,6 +133,7 @@ thread_local! {
     static DOCS: RefCell<FxHashMap<i64, Rc<Doc>>> = RefCell::new(FxHashMap::default());
     static TABLES: RefCell<FxHashMap<u32, Option<Rc<Table>>>> = RefCell::new(FxHashMap::default());
     static GENERATION: Cell<u64> = const { Cell::new(0) };
+    static LOG: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Forgets what invalidation messages have made doubtful.
@@ -192,8 +193,14 @@ pub fn names() -> Result<Rc<Names>> {
         page_pkey: find(c"event_key_page_pkey")?,
         page_seq: find(c"page_set")?,
     });
+    LOG.set(names.run.to_u32());
     NAMES.set(Some(names.clone()));
     Ok(names)
+}
+
+/// The log's OID as [`names`] found it last: also for the end of a transaction, when the catalog cannot be asked.
+pub fn log_oid() -> u32 {
+    LOG.get()
 }
 
 /// The doc of this number. Errors with 42704.

@@ -281,7 +281,8 @@ impl Comparison<'_, '_> {
         let hashes: Vec<i64> = rows.iter().map(|row| store::row_hash(alias, row)).collect();
         let mut wanted = |tbl: &str, row: &str| tbl == alias && rows.contains(row);
         let found = store::events_on_rows(doc, &hashes, &mut wanted, Snapshot::Active)?;
-        let mut events = Events { ops: found.ops, of: Vec::with_capacity(found.of.len()), by_row: FxHashMap::default() };
+        let mut events =
+            Events { ops: found.ops, of: Vec::with_capacity(found.of.len()), by_row: FxHashMap::default() };
         for (at, (peer, counter, lamport)) in found.of.into_iter().enumerate() {
             events.of.push((self.peer(peer)?, counter, lamport));
             if let Some((_, row)) = events.ops.get(at).row_key() {
