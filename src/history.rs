@@ -110,14 +110,7 @@ impl Line<'_> {
         }
     }
 
-    fn cell(
-        &self,
-        what: &str,
-        col: &str,
-        value: ValueRef<'_>,
-        origin: Option<String>,
-        lines: &mut Rows,
-    ) -> Result<()> {
+    fn cell(&self, what: &str, col: &str, value: ValueRef<'_>, origin: Option<String>, lines: &mut Rows) -> Result<()> {
         let wins = self.view.cell(col).is_some_and(|winner| winner.dot() == self.event.dot);
         self.line(what, Some((col, value)), wins, origin, lines)
     }
