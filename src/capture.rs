@@ -513,13 +513,13 @@ impl<'t> Statement<'t> {
         for (key, whole) in std::mem::take(&mut self.shared) {
             if whole {
                 rows.insert(key, Touched::Whole);
-            } else if !rows.contains_key(&key) {
-                let columns = match self.deeper.get(&key) {
-                    Some(Touched::Columns(columns)) => Touched::Columns(columns.clone()),
-                    _ => Touched::Whole,
-                };
-                rows.insert(key, columns);
+                continue;
             }
+            let columns = match self.deeper.get(&key) {
+                Some(Touched::Columns(columns)) => Touched::Columns(columns.clone()),
+                _ => Touched::Whole,
+            };
+            rows.entry(key).or_insert(columns);
         }
         let table = self.table.clone();
         let keys: Vec<&str> = rows.keys().map(|(_, row)| row.as_str()).collect();

@@ -62,8 +62,6 @@ impl Doc {
 /// A tracked table, or a partition of one, as capture and apply need it.
 #[derive(Clone)]
 pub struct Table {
-    /// The relation itself.
-    pub relid: Oid,
     /// The tracked relation: itself, or the partitioned ancestor.
     pub root: Oid,
     /// Name on the wire.
@@ -83,11 +81,6 @@ pub struct Table {
 }
 
 impl Table {
-    /// The column of this name.
-    pub fn column(&self, name: &str) -> Option<&Column> {
-        self.columns.iter().find(|c| c.name == name)
-    }
-
     /// Columns of `other`, given by index there, as indices here; by name.
     pub fn reindex(&self, other: &Table, indices: &[usize]) -> Vec<usize> {
         let find = |i: &usize| self.columns.iter().position(|c| c.name == other.columns[*i].name);
@@ -360,7 +353,6 @@ fn load_table(relid: Oid) -> Result<Option<Table>> {
     let key = key_names.iter().map(|n| find(n)).collect::<Result<Vec<_>>>()?;
     let doc_column = doc_column.as_deref().map(find).transpose()?;
     Ok(Some(Table {
-        relid,
         root,
         alias: alias.unwrap_or_default(),
         doc,

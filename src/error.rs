@@ -46,9 +46,6 @@ pub mod state {
     pub const OUT_OF_MEMORY: SqlState = SqlState(b"53200");
     pub const NOT_SUPPORTED: SqlState = SqlState(b"0A000");
     pub const INTERNAL: SqlState = SqlState(b"XX000");
-    pub const UNIQUE_VIOLATION: SqlState = SqlState(b"23505");
-    pub const EXCLUSION_VIOLATION: SqlState = SqlState(b"23P01");
-    pub const FOREIGN_KEY_VIOLATION: SqlState = SqlState(b"23503");
 }
 
 /// One error, ready to be shown.

@@ -42,6 +42,7 @@ mod pager;
 mod pg;
 mod pull;
 mod push;
+mod repair;
 mod store;
 mod sync;
 mod track;

@@ -1,4 +1,4 @@
-//! Where table and log disagree, and what to do then: `crdt.verify`, `crdt.repair`.
+//! Where table and log disagree: `crdt.verify`. What to do then is [`crate::repair`]'s.
 //!
 //! They disagree when somebody wrote past the triggers (`DISABLE TRIGGER`, `session_replication_role`), and when a column
 //! came to be after events that name it. Both are read under one snapshot, in batches.
@@ -11,24 +11,23 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crdt_engine::id::Dot;
 use crdt_engine::merge::{Candidate, RowView, replay_row};
 use crdt_engine::value::same;
-use crdt_engine::{OpBuf, Origin, ValueRef, codec};
+use crdt_engine::{OpBuf, ValueRef, codec};
 
 use crate::apply::KeyArrays;
 use crate::capture::{self, RowNow};
 use crate::catalog::{self, Table};
 use crate::committed;
-use crate::error::{Error, Result, state};
+use crate::error::Result;
 use crate::pg::function::{Args, Col, Out, Rows};
 use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, RowMemory, Snapshot, quote};
 use crate::pg::types::Column;
 use crate::pg::{datum, entry, spi, xact};
 use crate::store;
-use crate::track;
 
 /// Rows compared at a time.
 const BATCH: usize = 1000;
 /// Nesting of JSON values that the log or the table holds already.
-const JSON_DEPTH: usize = 6500;
+pub const JSON_DEPTH: usize = 6500;
 
 /// One disagreement. Values are JSON.
 pub struct Difference {
@@ -67,58 +66,6 @@ pub fn verify(args: &Args<'_>) -> Result<Out> {
         Ok(())
     })?;
     Ok(Out::Null)
-}
-
-/// `crdt.repair(tbl, direction)`
-pub fn repair(args: &Args<'_>) -> Result<Out> {
-    let relid = args.oid(0, "tbl")?;
-    let direction = args.text(1, "direction")?;
-    track::check_owner(relid)?;
-    let table = catalog::tracked(relid)?;
-    lock_writers_out(&table)?;
-    match direction.as_str() {
-        "log" => Ok(Out::I64(repair_log(&table)?)),
-        "table" => Err(Error::new(state::NOT_SUPPORTED, "repair of the table is not there yet")),
-        _ => Err(Error::new(state::INVALID_PARAMETER, format!("direction \"{direction}\" is neither log nor table"))
-            .hint("'log' makes the log agree with the table, 'table' the table with the log.")),
-    }
-}
-
-/// Writes events of this hub, so that the log agrees with the table; how many.
-fn repair_log(table: &Rc<Table>) -> Result<i64> {
-    let mut events = 0;
-    differences(table, &mut |difference| {
-        events += 1;
-        capture::append(difference.doc, |ops| agree(ops, table, &difference))
-    })?;
-    Ok(events)
-}
-
-/// Appends the operation after which the log shows what the table shows.
-fn agree(ops: &mut OpBuf, table: &Table, difference: &Difference) -> Result<()> {
-    let tbl = ops.sym(&table.alias);
-    match &difference.what {
-        What::OnlyInTable(cells) => {
-            ops.insert(tbl, &difference.row)?;
-            for (column, json) in cells {
-                let col = ops.sym(column);
-                ops.cell(col, ValueRef::parse_json(json, JSON_DEPTH)?.value())?;
-            }
-        }
-        What::OnlyInLog(_) => ops.delete(tbl, &difference.row)?,
-        What::Cell { column, in_table, .. } => {
-            let col = ops.sym(column);
-            let value = ValueRef::parse_json(in_table, JSON_DEPTH)?;
-            ops.update(tbl, &difference.row, col, value.value(), Origin::Explicit)?;
-        }
-    }
-    Ok(())
-}
-
-/// A table that is being repaired must not change meanwhile, nor any partition of it.
-fn lock_writers_out(table: &Table) -> Result<()> {
-    let sql = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table.sql_name);
-    spi::as_role(catalog::names()?.owner, || spi::connect(|c| c.run(&sql, &[], false).map(|_| ())))
 }
 
 /// Calls `each` with every disagreement of a table and its log, this transaction's own writes included.

@@ -134,12 +134,6 @@ fn optional_i64_array(values: &mut dyn Iterator<Item = Option<i64>>) -> Param {
     Param::array(pg_sys::INT8ARRAYOID, array_of(pg_sys::INT8OID, 8, true, b'd', &mut datums, &mut nulls))
 }
 
-/// An integer[] parameter.
-pub fn i32_array(values: &[i32]) -> Param {
-    let (mut datums, mut nulls) = split(values.iter().map(|v| Some(Datum::from(*v))));
-    Param::array(pg_sys::INT4ARRAYOID, array_of(pg_sys::INT4OID, 4, true, b'i', &mut datums, &mut nulls))
-}
-
 /// A text[] parameter.
 pub fn text_array<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Param {
     let (mut datums, mut nulls) = split(values.map(|v| v.map(text_datum)));

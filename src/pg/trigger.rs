@@ -104,7 +104,8 @@ impl Tuples<'_> {
         // disk allocates the row in the current context and leaves it to the slot to free: that context must not be
         // reset before.
         unsafe {
-            let saved = std::mem::replace(&mut *(&raw mut pg_sys::CurrentMemoryContext), (*self.slot).tts_mcxt);
+            let saved = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = (*self.slot).tts_mcxt;
             let found = pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot);
             pg_sys::CurrentMemoryContext = saved;
             if !found {

@@ -62,8 +62,6 @@ pub struct Column {
     pub ty: TypeInfo,
     /// Type modifier.
     pub typmod: i32,
-    /// GENERATED ALWAYS AS IDENTITY.
-    pub identity_always: bool,
 }
 
 impl TypeInfo {
@@ -161,13 +159,7 @@ pub fn columns(rel: &Relation) -> Vec<Column> {
     // SAFETY: the relation is open, its descriptor lives as long.
     unsafe { attributes(rel.tuple_desc()) }
         .filter(|a| a.attgenerated == 0)
-        .map(|a| Column {
-            attno: a.attnum,
-            name: attribute_name(a),
-            ty: TypeInfo::of(a.atttypid),
-            typmod: a.atttypmod,
-            identity_always: a.attidentity as u8 == b'a',
-        })
+        .map(|a| Column { attno: a.attnum, name: attribute_name(a), ty: TypeInfo::of(a.atttypid), typmod: a.atttypmod })
         .collect()
 }
 
