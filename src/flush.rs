@@ -15,7 +15,7 @@ use crate::error::{Error, Result, state};
 use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation, Snapshot};
 use crate::pg::xact::{self, End};
-use crate::pg::{self, entry, spi};
+use crate::pg::{self, entry, executor, spi};
 use crate::store::{self, Author};
 
 /// Slots of a doc: transactions that commit at the same moment.
@@ -346,6 +346,7 @@ pub fn ended(end: End) {
         docstate::unannounce(pg::process_id());
     }
     capture::reset();
+    executor::reset();
     if end == End::Aborted {
         catalog::forget();
     }
@@ -354,6 +355,7 @@ pub fn ended(end: End) {
 /// A savepoint was rolled back: runs written inside are gone, and with them the slot's lock if it was taken there.
 pub fn sub_aborted(level: i32) {
     capture::sub_aborted(level);
+    executor::sub_aborted(level);
     TRANSACTION.with_borrow_mut(|t| {
         for written in t.docs.values_mut().filter(|w| w.level >= level) {
             written.level = level - 1;

@@ -50,6 +50,7 @@ mod track;
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     pg::entry::init();
+    pg::executor::init();
     if pg::shmem::preloading() {
         docstate::init();
     }

@@ -519,6 +519,7 @@ pub fn key_text<'a>(value: ValueRef<'a>, scratch: &'a mut String) -> &'a str {
 
 /// The canonical text of a key given as text: what the type's output function says of what its input function made.
 pub fn canonical_key(ty: &TypeInfo, text: &str) -> Result<String> {
+    let _pinned = PinnedSettings::pin();
     let datum = input_datum(ty.base, text)?;
     let (mut scratch, mut out) = (String::new(), String::new());
     let value = to_value(ty, datum, &mut scratch);

@@ -169,9 +169,24 @@ pub fn connect<R>(body: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
 const FETCH: i64 = 1000;
 
 impl Connection {
-    /// Calls `each` with every row of a query under the active snapshot (a fresh one is made when there is none that
-    /// sees our writes), fetching some at a time.
-    pub fn each(&self, sql: &str, params: &[Param], mut each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+    /// Calls `each` with every row of a query under a snapshot that sees our writes (in REPEATABLE READ the
+    /// transaction's), fetching some at a time.
+    pub fn each(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+        self.fetch(sql, params, false, each)
+    }
+
+    /// The same under the active snapshot, whatever the isolation level.
+    pub fn each_now(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+        self.fetch(sql, params, true, each)
+    }
+
+    fn fetch(
+        &self,
+        sql: &str,
+        params: &[Param],
+        read_only: bool,
+        mut each: impl FnMut(&Rows, usize) -> Result<()>,
+    ) -> Result<()> {
         let text = CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?;
         let (mut types, mut values, nulls) = split(params);
         // SAFETY: as in `run`; the portal is closed below or by the transaction's end.
@@ -183,7 +198,7 @@ impl Connection {
                 types.as_mut_ptr(),
                 values.as_mut_ptr(),
                 nulls.as_ptr(),
-                false,
+                read_only,
                 0,
             );
             loop {

@@ -175,21 +175,18 @@ pub fn primary_key(rel: &Relation) -> Result<Option<Vec<String>>> {
         let raw = rel.as_ptr();
         let pk = (*raw).rd_pkindex;
         if pk == pg_sys::InvalidOid {
-            return Ok(None);
+            return if has_deferrable_key(rel.oid()) { Err(deferrable_key(rel)) } else { Ok(None) };
         }
         let index = pg_sys::index_open(pk, pg_sys::AccessShareLock as i32);
         let form = &*(*index).rd_index;
+        // Newer servers count a deferrable key as the key.
         let deferrable = !form.indimmediate;
         let n = form.indnkeyatts as usize;
         let attnos: Vec<i16> = (0..n).map(|i| *form.indkey.values.as_ptr().add(i)).collect();
         let collations: Vec<Oid> = (0..n).map(|i| *(*index).rd_indcollation.add(i)).collect();
         pg_sys::index_close(index, pg_sys::AccessShareLock as i32);
         if deferrable {
-            return Err(Error::new(
-                state::UNTRACKABLE,
-                format!("primary key of table \"{}\" is DEFERRABLE", rel.name()),
-            )
-            .hint("Rows are named by their key, so it must hold at every statement: make it NOT DEFERRABLE."));
+            return Err(deferrable_key(rel));
         }
         let columns = columns(rel);
         let mut names = Vec::with_capacity(n);
@@ -206,6 +203,17 @@ pub fn primary_key(rel: &Relation) -> Result<Option<Vec<String>>> {
         }
         Ok(Some(names))
     }
+}
+
+fn deferrable_key(rel: &Relation) -> Error {
+    Error::new(state::UNTRACKABLE, format!("primary key of table \"{}\" is DEFERRABLE", rel.name()))
+        .hint("Rows are named by their key, so it must hold at every statement: make it NOT DEFERRABLE.")
+}
+
+/// PostgreSQL 15 to 17 do not name a deferrable key as the relation's key.
+fn has_deferrable_key(relid: Oid) -> bool {
+    // SAFETY: a catalog look-up.
+    unsafe { super::unbound::has_primary_key(relid) }
 }
 
 /// Key types whose equal values have one text form.
