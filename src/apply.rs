@@ -56,6 +56,10 @@ pub const ORDERS: [[Action; 3]; 3] = [
 
 /// Writes all changes, kinds in the given order, tables parents first (for deletes: last).
 pub fn write(changes: &[TableChange<'_>], order: &[Action; 3]) -> Result<()> {
+    spi::with_input_settings(|| write_all(changes, order))
+}
+
+fn write_all(changes: &[TableChange<'_>], order: &[Action; 3]) -> Result<()> {
     for kind in order {
         let tables: Box<dyn Iterator<Item = &TableChange<'_>>> =
             if *kind == Action::Delete { Box::new(changes.iter().rev()) } else { Box::new(changes.iter()) };

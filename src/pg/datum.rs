@@ -208,10 +208,11 @@ fn escaped(json: &str) -> Result<Option<String>> {
 
 fn array_literal(elem: &TypeInfo, json: &str, out: &mut String) -> Result<()> {
     let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(json).map_err(bad_json)?;
+    let delimiter = elem.delimiter();
     out.push('{');
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
-            out.push(',');
+            out.push(delimiter);
         }
         let text = item.get();
         if text.starts_with('[') {
@@ -329,7 +330,8 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
                 ValueRef::Json(scratch)
             }
             Conv::Out { output } => {
-                let text = pg_sys::OidOutputFunctionCall(*output, datum);
+                let show = || pg_sys::OidOutputFunctionCall(*output, datum);
+                let text = if ty.names_objects() { super::spi::with_fixed_path(show) } else { show() };
                 scratch.push_str(&CStr::from_ptr(text).to_string_lossy());
                 pg_sys::pfree(text.cast());
                 ValueRef::Text(scratch)
@@ -339,11 +341,14 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
 }
 
 fn float_value(float: f64, scratch: &mut String) -> ValueRef<'_> {
-    if float.is_finite() {
+    // jsonb has no negative zero.
+    if float.is_finite() && (float != 0.0 || float.is_sign_positive()) {
         return ValueRef::Float(float);
     }
     scratch.push_str(if float.is_nan() {
         "NaN"
+    } else if float == 0.0 {
+        "-0"
     } else if float > 0.0 {
         "Infinity"
     } else {
@@ -373,7 +378,7 @@ fn json_value(jsonb: bool, scratch: &mut String) -> ValueRef<'_> {
             return ValueRef::Text(scratch);
         }
     }
-    if jsonb && !scratch.starts_with('n') {
+    if jsonb && !container && !scratch.starts_with('n') {
         // A number: the engine keeps its text when nothing else holds it exactly.
         return scalar(scratch);
     }

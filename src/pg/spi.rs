@@ -286,6 +286,31 @@ pub fn as_role<R>(owner: Oid, body: impl FnOnce() -> R) -> R {
     }
 }
 
+/// Runs `body` under a `search_path` of `pg_catalog`.
+pub(super) fn with_fixed_path<R>(body: impl FnOnce() -> R) -> R {
+    // SAFETY: as above; on error the transaction's end restores the setting.
+    unsafe {
+        let nest = pg_sys::NewGUCNestLevel();
+        set_local(c"search_path", c"pg_catalog, pg_temp");
+        let result = body();
+        pg_sys::AtEOXact_GUC(true, nest);
+        result
+    }
+}
+
+/// Runs `body` under the settings that input functions of values need.
+pub fn with_input_settings<R>(body: impl FnOnce() -> R) -> R {
+    // SAFETY: as above.
+    unsafe {
+        let nest = pg_sys::NewGUCNestLevel();
+        set_local(c"array_nulls", c"on");
+        set_local(c"xmloption", c"content");
+        let result = body();
+        pg_sys::AtEOXact_GUC(true, nest);
+        result
+    }
+}
+
 unsafe fn set_local(name: &CStr, value: &CStr) {
     // SAFETY: inside a nest level, so it ends with it.
     unsafe {

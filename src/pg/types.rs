@@ -60,6 +60,19 @@ pub struct Column {
     pub identity_always: bool,
 }
 
+/// Types that are shown as names of objects.
+const NAMING_TYPES: [Oid; 9] = [
+    pg_sys::REGCLASSOID,
+    pg_sys::REGPROCOID,
+    pg_sys::REGPROCEDUREOID,
+    pg_sys::REGOPEROID,
+    pg_sys::REGOPERATOROID,
+    pg_sys::REGTYPEOID,
+    pg_sys::REGCONFIGOID,
+    pg_sys::REGDICTIONARYOID,
+    pg_sys::REGCOLLATIONOID,
+];
+
 impl TypeInfo {
     /// Reads the catalog for `oid`.
     pub fn of(oid: Oid) -> TypeInfo {
@@ -70,6 +83,31 @@ impl TypeInfo {
             pg_sys::get_typlenbyvalalign(base, &mut len, &mut by_value, &mut align);
             TypeInfo { oid, base, len, by_value, align, conv: Conv::of(base) }
         }
+    }
+
+    /// What stands between elements of this type in an array's text.
+    pub fn delimiter(&self) -> char {
+        let (mut len, mut by_value, mut align, mut delimiter) = (0i16, false, 0, 0);
+        let (mut param, mut function) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+        // SAFETY: a syscache look-up by OID.
+        unsafe {
+            pg_sys::get_type_io_data(
+                self.oid,
+                pg_sys::IOFuncSelector::IOFunc_input,
+                &mut len,
+                &mut by_value,
+                &mut align,
+                &mut delimiter,
+                &mut param,
+                &mut function,
+            );
+        }
+        char::from(delimiter as u8)
+    }
+
+    /// Does the text form depend on `search_path`?
+    pub fn names_objects(&self) -> bool {
+        NAMING_TYPES.contains(&self.base)
     }
 
     /// `schema.type`, quoted, without modifiers.
