@@ -220,7 +220,10 @@ fn read_tail(doc: i64, slot: Slot) -> Result<(Slot, u64, Known)> {
     if let Some(next) = slot.next {
         return Ok((slot, next, known));
     }
+    // A savepoint that wrote was rolled back: our runs from before it are in the log and not in shared memory yet.
+    let doubtful = TRANSACTION.with_borrow(|t| t.docs.get(&doc).is_some_and(|w| w.doubtful));
     if slot.peer == 0
+        && !doubtful
         && let Some(Tail { peer, next }) = known.tail
     {
         return Ok((Slot { peer, ..slot }, next, known));

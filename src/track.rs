@@ -125,14 +125,14 @@ fn check_trackable(rel: &Relation) -> Result<()> {
     if !matches!(rel.kind(), b'r' | b'p') {
         return refuse("is not a table", "Only ordinary and partitioned tables can be tracked.");
     }
-    if rel.schema() == "crdt" || rel.schema().starts_with("pg_") {
-        return refuse("is a system table", "Track tables of the application.");
-    }
     if rel.persistence() != b'p' {
         return refuse(
             "is a temporary or unlogged table",
             "Its rows would not outlive a crash, and the log would: ALTER TABLE ... SET LOGGED first.",
         );
+    }
+    if rel.schema() == "crdt" || rel.schema().starts_with("pg_") {
+        return refuse("is a system table", "Track tables of the application.");
     }
     if rel.is_partition() {
         return refuse("is a partition", "Track the partitioned table: all its partitions are then tracked.");
