@@ -193,7 +193,7 @@ fn adopt_doc(table: &Rc<Table>, doc: i64, rows: &[(&String, OpBuf)]) -> Result<(
         cells.sort_unstable_by_key(|(index, _)| *index);
         change.rows.push(RowChange { row, action: Action::Insert, cells });
     }
-    let ((), captured) = capture::observe(|| apply::write(std::slice::from_ref(&change), &apply::ORDERS[0]))?;
+    let ((), captured) = capture::observe(|| apply::write(std::slice::from_ref(&change), &apply::ORDERS[0], apply::Present::Refuse))?;
     for (to, ops) in captured {
         capture::append(to, |buffer| Ok(log_unmeant(&change, &ops, buffer)?))?;
     }

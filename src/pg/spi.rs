@@ -219,6 +219,28 @@ impl Connection {
         Ok(())
     }
 
+    /// Runs an UPDATE that may write columns GENERATED ALWAYS AS IDENTITY, as an INSERT may with OVERRIDING SYSTEM VALUE:
+    /// while it is analysed, the relation's cached descriptor calls them BY DEFAULT.
+    pub fn run_over_identity(&self, relid: Oid, sql: &str, params: &[Param]) -> Result<Rows> {
+        let text = CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?;
+        let (mut types, mut values, nulls) = split(params);
+        let plan = super::types::identity_by_default(relid, || {
+            // SAFETY: as in `run`. Analysis runs no code of the application.
+            unsafe { pg_sys::SPI_prepare(text.as_ptr(), params.len() as i32, types.as_mut_ptr()) }
+        });
+        if plan.is_null() {
+            return Err(Error::new(state::INTERNAL, format!("SPI could not prepare: {sql}")));
+        }
+        // SAFETY: the plan takes these parameters.
+        unsafe {
+            let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0);
+            if code < 0 {
+                return Err(Error::new(state::INTERNAL, format!("SPI failed with {code} in: {sql}")));
+            }
+            Ok(Rows { table: std::ptr::null_mut(), count: 0, processed: pg_sys::SPI_processed })
+        }
+    }
+
     /// Runs one statement. `read_only`: under the active snapshot; otherwise under a fresh one that sees our writes.
     pub fn run(&self, sql: &str, params: &[Param], read_only: bool) -> Result<Rows> {
         let text = CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?;

@@ -316,6 +316,33 @@ pub fn partition_root(relid: Oid) -> Oid {
     }
 }
 
+/// Runs `body` while this session takes the relation's columns GENERATED ALWAYS AS IDENTITY for BY DEFAULT ones.
+pub(super) fn identity_by_default<R>(relid: Oid, body: impl FnOnce() -> R) -> R {
+    struct Restore(Vec<*mut pg_sys::FormData_pg_attribute>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            for attribute in &self.0 {
+                // SAFETY: the relation is open, and with it its descriptor stays.
+                unsafe { (**attribute).attidentity = pg_sys::ATTRIBUTE_IDENTITY_ALWAYS as _ }
+            }
+        }
+    }
+    let rel = Relation::open(relid, super::relation::Lock::RowExclusive);
+    // SAFETY: the descriptor is this session's own copy; nothing but the analysis of one statement sees the change.
+    let restore = unsafe {
+        let desc = (*rel.as_ptr()).rd_att;
+        let attributes = (0..(*desc).natts as usize).map(|i| tuple_desc_attr(desc, i).cast_mut());
+        Restore(attributes.filter(|a| (**a).attidentity as u8 == pg_sys::ATTRIBUTE_IDENTITY_ALWAYS).collect())
+    };
+    for attribute in &restore.0 {
+        // SAFETY: as above.
+        unsafe { (**attribute).attidentity = pg_sys::ATTRIBUTE_IDENTITY_BY_DEFAULT as _ }
+    }
+    let result = body();
+    drop(restore);
+    result
+}
+
 /// The base type of an attribute, counted from 0.
 ///
 /// # Safety
