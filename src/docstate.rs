@@ -220,11 +220,16 @@ pub fn fill(key: DocKey, max_lamport: u64, events: u64, heads: &[Head], complete
     });
 }
 
-/// Forgets a doc: the next write asks the log.
+/// Forgets what the log says of a doc: the next write asks it. Who is writing, and the greatest lamport, are not from
+/// the log alone and stay.
 pub fn forget(key: DocKey) {
     BLOCK.with(true, |block| {
         if let Some(entry) = block.find(key) {
-            entry.used = 0;
+            entry.ready = false;
+            entry.complete = true;
+            entry.events = 0;
+            entry.tails = [Tail::default(); SLOTS];
+            entry.head_count = 0;
         }
     });
 }

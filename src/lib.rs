@@ -55,6 +55,7 @@ mod verify;
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     pg::entry::init();
+    pg::executor::init();
     if pg::shmem::preloading() {
         docstate::init();
     }
