@@ -2,6 +2,8 @@
 //! itself. Ids of our own events come back when we are rolled back, so nobody is told of them before. Changes nothing,
 //! neither on disk nor in shared memory, and so works on a standby.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crdt_engine::EventId;
@@ -20,7 +22,7 @@ use crate::store::{self, RunHead};
 pub struct Log {
     /// The doc.
     pub doc: i64,
-    names: FxHashMap<i32, String>,
+    names: BTreeMap<i32, String>,
     numbers: FxHashMap<String, i32>,
 }
 
@@ -38,7 +40,7 @@ impl Log {
         Ok(Log { doc, names: peers.into_iter().collect(), numbers })
     }
 
-    /// Peers, by number. Some may have no committed event.
+    /// Peers, in the order of their numbers. Some may have no committed event.
     pub fn peers(&self) -> impl Iterator<Item = (i32, &str)> {
         self.names.iter().map(|(number, name)| (*number, name.as_str()))
     }
@@ -86,12 +88,10 @@ impl Log {
 
     /// Every peer's last run, by number.
     pub fn tails(&self) -> Result<Vec<RunHead>> {
-        let mut numbers: Vec<i32> = self.names.keys().copied().collect();
-        numbers.sort_unstable();
-        let mut tails = Vec::with_capacity(numbers.len());
-        for peer in numbers {
+        let mut tails = Vec::with_capacity(self.names.len());
+        for peer in self.names.keys() {
             entry::check_interrupts();
-            tails.extend(self.tail(peer)?);
+            tails.extend(self.tail(*peer)?);
         }
         Ok(tails)
     }
