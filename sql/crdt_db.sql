@@ -314,7 +314,7 @@ SELECT t.tbl,
        (SELECT pg_catalog.count(*) = 4 AND pg_catalog.bool_and(g.tgenabled = ANY ('{O,A}'::"char"[]))
           FROM pg_catalog.pg_trigger AS g
          WHERE g.tgrelid = t.tbl::oid
-           AND g.tgname = ANY ('{zz_crdt_insert,zz_crdt_update,zz_crdt_delete,aa_crdt_truncate}'::name[])) AS captured
+           AND g.tgname = ANY ('{zz_crdt_insert,zz_crdt_update,zz_crdt_delete,zz_crdt_truncate}'::name[])) AS captured
   FROM crdt.tracked_table AS t;
 COMMENT ON VIEW crdt.tracked_tables IS 'Tables whose rows are mergeable';
 COMMENT ON COLUMN crdt.tracked_tables.tbl IS 'The table';
