@@ -478,7 +478,7 @@ impl<'t> Statement<'t> {
         let sql = format!("SELECT {} FROM ONLY {}", names.join(", "), rel.sql_name());
         spi::as_role(catalog::names()?.owner, || {
             spi::connect(|c| {
-                c.each_seen(&sql, &[], |rows, i| {
+                c.each_now(&sql, &[], |rows, i| {
                     let mut texts = Vec::with_capacity(wanted.len());
                     for (col, at) in wanted.iter().enumerate() {
                         let ty = &table.columns[*at].ty;
@@ -675,7 +675,7 @@ pub fn join_key(texts: &[String]) -> String {
 
 /// The doc named by a doc column's value, made at need.
 pub fn doc_by_name(name: &str) -> Result<i64> {
-    catalog::ensure_doc(name, crate::track::DEFAULT_PEER)
+    catalog::ensure_doc(name)
 }
 
 /// One row as the table shows it.

@@ -28,8 +28,8 @@ pub fn on_ddl(_args: &Args<'_>) -> Result<Out> {
     spi::as_role(catalog::names()?.owner, || {
         spi::connect(|c| {
             c.run(
-                "DELETE FROM crdt.tracked_partition AS p WHERE p.relid = p.root \
-                 AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class AS r WHERE r.oid = p.relid)",
+                "DELETE FROM crdt.tracked_partition AS p \
+                 WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class AS r WHERE r.oid = p.root)",
                 &[],
                 false,
             )?;
@@ -88,7 +88,7 @@ fn delete_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
     let columns: Vec<String> = part.columns.iter().map(|c| quote(&c.name)).collect();
     let sql = format!("SELECT {} FROM ONLY {}", columns.join(", "), rel.sql_name());
     spi::connect(|c| {
-        c.each_seen(&sql, &[], |rows, i| {
+        c.each_now(&sql, &[], |rows, i| {
             let (row, now) = capture::row_now(&part, rows, i)?;
             capture::append(now.doc, |ops| {
                 let tbl = ops.sym(&table.alias);

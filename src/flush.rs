@@ -79,7 +79,7 @@ thread_local! {
 
 /// The doc's key in shared memory.
 pub fn doc_key(doc: i64) -> DocKey {
-    DocKey { db: pg::database(), doc }
+    DocKey { db: pg::database(), log: catalog::log_oid(), doc }
 }
 
 /// Writes a doc's buffered operations as runs of this transaction's slot, and empties the buffer.

@@ -11,7 +11,7 @@ use crdt_engine::wire::json;
 use crdt_engine::{Limits, OpRef, Origin, ValueRef};
 use rustc_hash::FxHashMap;
 
-use crate::apply::{self, Action, Present, RowChange, TableChange};
+use crate::apply::{self, Action, RowChange, TableChange};
 use crate::capture::{self, RowNow};
 use crate::catalog::{self, Table};
 use crate::error::Result;
@@ -194,7 +194,8 @@ fn adopt_doc(table: &Rc<Table>, doc: i64, rows: &[(&String, OpBuf)]) -> Result<(
         cells.sort_unstable_by_key(|(index, _)| *index);
         change.rows.push(RowChange { row, action: Action::Insert, cells });
     }
-    let ((), captured) = capture::observe(|| apply::write(std::slice::from_ref(&change), &apply::ORDERS[0], Present::Refuse))?;
+    let write = || apply::write(std::slice::from_ref(&change), &apply::ORDERS[0], apply::Present::Refuse);
+    let ((), captured) = capture::observe(write)?;
     append_unmeant(&change, captured)
 }
 

@@ -15,8 +15,6 @@ use crate::pg::relation::{Lock, Relation, quote};
 use crate::pg::spi::{self, Param};
 use crate::pg::{self, datum, types, xact};
 
-/// The peer of docs made at need.
-pub const DEFAULT_PEER: &str = "hub";
 /// The doc of tables tracked without naming one.
 const DEFAULT_DOC: &str = "default";
 /// Bytes a peer's own name may have: the server appends to it.
@@ -93,7 +91,7 @@ pub fn track(args: &Args<'_>) -> Result<Out> {
             None
         }
         (None, Some(doc)) => Some(catalog::doc(doc)?.doc),
-        (None, None) => Some(catalog::ensure_doc(DEFAULT_DOC, DEFAULT_PEER)?),
+        (None, None) => Some(catalog::ensure_doc(DEFAULT_DOC)?),
     };
     let alias = alias.unwrap_or_else(|| default_alias(&rel));
     remember(&rel, doc, doc_column.as_deref(), &alias)?;
@@ -280,7 +278,7 @@ pub fn adopt_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
     let sql = format!("SELECT {} FROM {}", columns.join(", "), rel.sql_name());
     spi::as_role(catalog::names()?.owner, || {
         spi::connect(|c| {
-            c.each_seen(&sql, &[], |rows, i| {
+            c.each_now(&sql, &[], |rows, i| {
                 let (row_id, row) = capture::row_now(table, rows, i)?;
                 if known.contains_key(&(row.doc, row_id.clone())) {
                     return generic::differences(table, &row_id, &row, &known);

@@ -35,6 +35,11 @@ impl Param {
         Param { oid: pg_sys::TEXTOID, datum: Some(datum::text_datum(v)) }
     }
 
+    /// A bytea.
+    pub fn bytes(v: &[u8]) -> Param {
+        Param { oid: pg_sys::BYTEAOID, datum: Some(datum::bytes_datum(v)) }
+    }
+
     /// A text or NULL.
     pub fn opt_text(v: Option<&str>) -> Param {
         Param { oid: pg_sys::TEXTOID, datum: v.map(datum::text_datum) }
@@ -141,15 +146,15 @@ impl Connection {
     /// Calls `each` with every row of a query under a snapshot that sees our writes (in REPEATABLE READ the
     /// transaction's), fetching some at a time.
     pub fn each(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
-        self.cursor(sql, params, false, each)
+        self.fetch(sql, params, false, each)
     }
 
     /// The same under the active snapshot, whatever the isolation level.
-    pub fn each_seen(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
-        self.cursor(sql, params, true, each)
+    pub fn each_now(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+        self.fetch(sql, params, true, each)
     }
 
-    fn cursor(
+    fn fetch(
         &self,
         sql: &str,
         params: &[Param],

@@ -204,7 +204,7 @@ pub fn columns(rel: &Relation) -> Vec<Column> {
             name: attribute_name(a),
             ty: TypeInfo::of(a.atttypid),
             typmod: a.atttypmod,
-            identity_always: a.attidentity as u8 == pg_sys::ATTRIBUTE_IDENTITY_ALWAYS,
+            identity_always: a.attidentity as u8 == b'a',
         })
         .collect()
 }

@@ -15,11 +15,7 @@ mod raw {
         pub fn find_all_inheritors(parent: Oid, lock: c_int, counts: *mut *mut pg_sys::List) -> *mut pg_sys::List;
         pub fn nextval_internal(relid: Oid, check_permissions: bool) -> i64;
         pub fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
-        pub fn get_primary_key_attnos(
-            relid: Oid,
-            deferrable_ok: bool,
-            constraint: *mut Oid,
-        ) -> *mut pg_sys::Bitmapset;
+        pub fn get_primary_key_attnos(relid: Oid, deferrable_ok: bool, constraint: *mut Oid) -> *mut pg_sys::Bitmapset;
         pub fn get_partition_ancestors(relid: Oid) -> *mut pg_sys::List;
     }
 }

@@ -2,8 +2,8 @@
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
 SELECT crdt.create_doc('hub', 'apply') AS doc \gset
-CREATE FUNCTION pg_temp.run(peer text, counter int, lamport int, VARIADIC ops jsonb[]) RETURNS jsonb LANGUAGE sql AS $$
-    SELECT jsonb_build_object('peer_id', peer, 'frontier', '[]'::jsonb, 'events', jsonb_build_array(jsonb_build_object(
+CREATE FUNCTION pg_temp.run(peer text, counter int, lamport int, VARIADIC ops jsonb[]) RETURNS json LANGUAGE sql AS $$
+    SELECT json_build_object('peer_id', peer, 'frontier', '[]'::jsonb, 'events', jsonb_build_array(jsonb_build_object(
         'peer', peer, 'counter_start', counter, 'lamport_start', lamport, 'deps', '[]'::jsonb, 'ops', to_jsonb(ops)))) $$;
 CREATE FUNCTION pg_temp.ins(tbl text, row_id text, "values" jsonb) RETURNS jsonb LANGUAGE sql AS
     $$ SELECT jsonb_build_object('type', 'insert', 'tbl', tbl, 'row_id', row_id, 'values', "values") $$;
@@ -166,7 +166,7 @@ ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON secret USING (owner = current_user);
 GRANT ALL ON secret TO apply_user;
 GRANT USAGE ON SCHEMA crdt TO apply_user;
-GRANT EXECUTE ON FUNCTION crdt.push(bigint, jsonb) TO apply_user;
+GRANT EXECUTE ON FUNCTION crdt.push(bigint, json) TO apply_user;
 INSERT INTO secret VALUES (1, 'postgres', 'secret'), (2, 'apply_user', 'mine');
 SET ROLE apply_user;
 SELECT crdt.push(:doc, pg_temp.run('user', 0, 5100, pg_temp.upd('secret', '1', 'v', '"broken"')));
@@ -182,5 +182,5 @@ SELECT * FROM crdt.verify('secret');
 DROP TABLE tree, kid, ring, seat, before_item, item, past_item, src, audit, df, up, soft, renamed, secret;
 DROP FUNCTION tally, audit, touch, soft_delete, another_key;
 REVOKE ALL ON SCHEMA crdt FROM apply_user;
-REVOKE ALL ON FUNCTION crdt.push(bigint, jsonb) FROM apply_user;
+REVOKE ALL ON FUNCTION crdt.push(bigint, json) FROM apply_user;
 DROP ROLE apply_user;

@@ -16,8 +16,8 @@ INSERT INTO routed VALUES (4, NULL, 'nowhere');
 SELECT * FROM by_doc;
 SELECT * FROM crdt.verify('routed');
 -- A push stays within its doc.
-CREATE FUNCTION one(peer text, counter int, op jsonb) RETURNS jsonb LANGUAGE sql AS $$
-    SELECT jsonb_build_object('peer_id', peer, 'frontier', '[]'::jsonb, 'events', jsonb_build_array(jsonb_build_object(
+CREATE FUNCTION one(peer text, counter int, op jsonb) RETURNS json LANGUAGE sql AS $$
+    SELECT json_build_object('peer_id', peer, 'frontier', '[]'::jsonb, 'events', jsonb_build_array(jsonb_build_object(
         'peer', peer, 'counter_start', counter, 'lamport_start', 100 + counter, 'deps', '[]'::jsonb, 'ops', jsonb_build_array(op)))) $$;
 SELECT crdt.push(crdt.doc('red'), one('p', 0, '{"type": "insert", "tbl": "routed", "row_id": "10", "values": [["v", "pushed"]]}')) -> 'accepted' AS accepted;
 SELECT crdt.push(crdt.doc('red'), one('p', 1, '{"type": "insert", "tbl": "routed", "row_id": "11", "values": [["room", "red"]]}')) -> 'accepted' AS accepted;
