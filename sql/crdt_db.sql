@@ -43,14 +43,17 @@ CREATE TABLE crdt.event_run (
     actor         text,
     deps          bytea,
     ops           bytea NOT NULL,
+    row_hash      bigint,
     PRIMARY KEY (doc, peer, counter_start)
 );
+CREATE INDEX event_run_row ON crdt.event_run (doc, row_hash);
 CREATE INDEX event_run_lamport ON crdt.event_run (doc, lamport_end);
 ALTER TABLE crdt.event_run ALTER COLUMN ops SET STORAGE EXTERNAL;
 COMMENT ON TABLE crdt.event_run IS 'The log: append-only runs of consecutive events of one peer, operations as in docs/format.md';
 COMMENT ON COLUMN crdt.event_run.counter_end IS 'The run''s last counter';
 COMMENT ON COLUMN crdt.event_run.lamport_end IS 'The run''s last lamport: no event of it competes with anything newer';
 COMMENT ON COLUMN crdt.event_run.txn IS 'Transaction that wrote the run: runs of one peer with equal txn are pulled together';
+COMMENT ON COLUMN crdt.event_run.row_hash IS 'Hash of (table, row id) when the run is about one row; see crdt.event_key for others';
 COMMENT ON COLUMN crdt.event_run.deps IS 'Heads the first event was made on top of: pairs of varint peer number, varint counter';
 
 CREATE TABLE crdt.event_key (
@@ -66,10 +69,11 @@ CREATE TABLE crdt.event_key_page (
     doc     bigint NOT NULL,
     page_set bigint NOT NULL,
     first   bigint NOT NULL,
+    peer    integer NOT NULL,
     entries bytea NOT NULL,
     PRIMARY KEY (doc, page_set, first)
 );
-ALTER TABLE crdt.event_key_page ALTER COLUMN entries SET STORAGE MAIN;
+ALTER TABLE crdt.event_key_page ALTER COLUMN entries SET STORAGE PLAIN;
 CREATE SEQUENCE crdt.page_set AS bigint;
 COMMENT ON TABLE crdt.event_key_page IS 'Which large runs touch a row: per flush one set of pages of (hash, run), sorted by hash';
 COMMENT ON SEQUENCE crdt.page_set IS 'Numbers the sets of crdt.event_key_page';
@@ -209,3 +213,148 @@ COMMENT ON FUNCTION crdt.compare(bigint, jsonb, jsonb) IS
 CREATE FUNCTION crdt.events_since(doc bigint, frontier jsonb) RETURNS jsonb
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'events_since_wrapper';
 COMMENT ON FUNCTION crdt.events_since(bigint, jsonb) IS 'All committed EventRuns that are not in a frontier''s past';
+
+CREATE FUNCTION crdt.history(tbl regclass, row_id text)
+    RETURNS TABLE (doc bigint, peer text, counter bigint, lamport bigint, at timestamptz, actor text, operation text,
+                   "column" text, value jsonb, winner boolean, origin text)
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'history_wrapper';
+COMMENT ON FUNCTION crdt.history(regclass, text) IS
+    'What happened to a row, oldest first: a line for each event and column it names; winner: what the table shows comes from it';
+
+CREATE FUNCTION crdt.verify(tbl regclass) RETURNS TABLE (row_id text, "column" text, in_table jsonb, in_log jsonb)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'verify_wrapper';
+COMMENT ON FUNCTION crdt.verify(regclass) IS
+    'Cells where table and log disagree; column is NULL for a row that only one of them has. Normally nothing';
+
+CREATE FUNCTION crdt.repair(tbl regclass, direction text) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'repair_wrapper';
+COMMENT ON FUNCTION crdt.repair(regclass, text) IS
+    'Ends disagreement of table and log. ''log'': events are written so that the log says what the table shows; ''table'': the table is made to show what the log says. Returns how many differences there were';
+
+---------------------------------------------------------------------------------------------------------------- views
+
+CREATE FUNCTION crdt.run_deps(deps bytea) RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'run_deps_wrapper';
+COMMENT ON FUNCTION crdt.run_deps(bytea) IS 'The deps of a line of crdt.event_run, [["peer",counter],...]';
+
+CREATE FUNCTION crdt.run_ops(ops bytea) RETURNS jsonb LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'run_ops_wrapper';
+COMMENT ON FUNCTION crdt.run_ops(bytea) IS 'The ops of a line of crdt.event_run, as an array of operations';
+
+-- Every figure is a subquery of its own: what is not asked for is not computed.
+CREATE VIEW crdt.peers AS
+SELECT p.doc,
+       p.name AS peer,
+       p.owner,
+       pg_catalog.starts_with(p.name, d.peer || ':')
+           AND pg_catalog.substr(p.name, pg_catalog.length(d.peer) + 2) ~ '^[0-9a-f]{13}:[0-9]+$' AS own,
+       COALESCE(t.counter_end + 1, 0) AS events,
+       t.lamport_end AS lamport,
+       t.at AS last_seen
+  FROM crdt.peer AS p
+  JOIN crdt.doc AS d ON d.doc = p.doc
+  LEFT JOIN LATERAL (
+       SELECT r.counter_end, r.lamport_end, r.at
+         FROM crdt.event_run AS r
+        WHERE r.doc = p.doc AND r.peer = p.peer
+        ORDER BY r.counter_start DESC
+        LIMIT 1) AS t ON true;
+COMMENT ON VIEW crdt.peers IS 'Who has written in which doc';
+COMMENT ON COLUMN crdt.peers.doc IS 'The doc';
+COMMENT ON COLUMN crdt.peers.peer IS 'The peer''s name';
+COMMENT ON COLUMN crdt.peers.owner IS 'The role that may push as this peer: bound by its first accepted push';
+COMMENT ON COLUMN crdt.peers.own IS 'This database wrote these events itself, now or in an earlier incarnation';
+COMMENT ON COLUMN crdt.peers.events IS 'How many events: one more than the last counter';
+COMMENT ON COLUMN crdt.peers.lamport IS 'Logical time of the last one';
+COMMENT ON COLUMN crdt.peers.last_seen IS 'When the last one was written here';
+
+CREATE VIEW crdt.docs AS
+SELECT d.doc,
+       d.name,
+       d.peer,
+       (SELECT COALESCE(pg_catalog.sum(p.events), 0)::bigint FROM crdt.peers AS p WHERE p.doc = d.doc) AS events,
+       (SELECT pg_catalog.count(*) FROM crdt.peer AS p WHERE p.doc = d.doc) AS peers,
+       (SELECT pg_catalog.count(*) FROM crdt.event_run AS r WHERE r.doc = d.doc) AS runs,
+       (SELECT COALESCE(pg_catalog.sum(pg_catalog.octet_length(r.ops)), 0)::bigint
+          FROM crdt.event_run AS r WHERE r.doc = d.doc) AS bytes,
+       (SELECT r.lamport_end FROM crdt.event_run AS r WHERE r.doc = d.doc ORDER BY r.lamport_end DESC LIMIT 1) AS lamport,
+       (SELECT pg_catalog.array_agg(t.tbl ORDER BY t.alias) FROM crdt.tracked_table AS t WHERE t.doc = d.doc) AS tables,
+       d.created_at,
+       d.opaque_ops
+  FROM crdt.doc AS d;
+COMMENT ON VIEW crdt.docs IS 'The docs and what is in them; a column that is not selected costs nothing';
+COMMENT ON COLUMN crdt.docs.doc IS 'The number functions want';
+COMMENT ON COLUMN crdt.docs.name IS 'The name crdt.doc(name) finds it by';
+COMMENT ON COLUMN crdt.docs.peer IS 'This database writes in it as peer:incarnation:slot';
+COMMENT ON COLUMN crdt.docs.events IS 'Events of all peers';
+COMMENT ON COLUMN crdt.docs.peers IS 'How many peers have written';
+COMMENT ON COLUMN crdt.docs.runs IS 'Lines in crdt.event_run';
+COMMENT ON COLUMN crdt.docs.bytes IS 'Bytes of operations in the log, without its indexes';
+COMMENT ON COLUMN crdt.docs.lamport IS 'The greatest logical time';
+COMMENT ON COLUMN crdt.docs.tables IS 'Tables tracked in it; those that route rows by a column are not listed';
+COMMENT ON COLUMN crdt.docs.created_at IS 'When it was made here';
+COMMENT ON COLUMN crdt.docs.opaque_ops IS 'It holds operations of a kind this version keeps and forwards but does not apply';
+
+CREATE VIEW crdt.tracked_tables AS
+SELECT t.tbl,
+       t.alias,
+       t.doc,
+       t.doc_column,
+       t.tracked_at,
+       (SELECT pg_catalog.count(*) = 4 AND pg_catalog.bool_and(g.tgenabled = ANY ('{O,A}'::"char"[]))
+          FROM pg_catalog.pg_trigger AS g
+         WHERE g.tgrelid = t.tbl::oid
+           AND g.tgname = ANY ('{zz_crdt_insert,zz_crdt_update,zz_crdt_delete,aa_crdt_truncate}'::name[])) AS captured
+  FROM crdt.tracked_table AS t;
+COMMENT ON VIEW crdt.tracked_tables IS 'Tables whose rows are mergeable';
+COMMENT ON COLUMN crdt.tracked_tables.tbl IS 'The table';
+COMMENT ON COLUMN crdt.tracked_tables.alias IS 'Its name on the wire';
+COMMENT ON COLUMN crdt.tracked_tables.doc IS 'The doc its rows belong to; NULL: see doc_column';
+COMMENT ON COLUMN crdt.tracked_tables.doc_column IS 'The column that names each row''s doc';
+COMMENT ON COLUMN crdt.tracked_tables.tracked_at IS 'Since when';
+COMMENT ON COLUMN crdt.tracked_tables.captured IS
+    'Its triggers are there and enabled. When false, crdt.verify(tbl) finds what escaped';
+
+CREATE VIEW crdt.event_runs AS
+SELECT r.doc,
+       p.name AS peer,
+       r.counter_start,
+       r.counter_end,
+       r.lamport_start,
+       r.lamport_end,
+       CASE WHEN r.deps IS NULL THEN '[]'::jsonb ELSE crdt.run_deps(r.deps) END AS deps,
+       r.txn,
+       r.at,
+       r.actor,
+       pg_catalog.octet_length(r.ops) AS bytes,
+       crdt.run_ops(r.ops) AS ops
+  FROM crdt.event_run AS r
+  JOIN crdt.peer AS p ON p.peer = r.peer;
+COMMENT ON VIEW crdt.event_runs IS 'The log, readable';
+COMMENT ON COLUMN crdt.event_runs.doc IS 'The doc';
+COMMENT ON COLUMN crdt.event_runs.peer IS 'The author';
+COMMENT ON COLUMN crdt.event_runs.counter_start IS 'Counter of the first event';
+COMMENT ON COLUMN crdt.event_runs.counter_end IS 'Counter of the last event';
+COMMENT ON COLUMN crdt.event_runs.lamport_start IS 'Logical time of the first event; the others follow by 1';
+COMMENT ON COLUMN crdt.event_runs.lamport_end IS 'Logical time of the last event';
+COMMENT ON COLUMN crdt.event_runs.deps IS 'Heads that the first event was made on top of, besides its author''s previous one';
+COMMENT ON COLUMN crdt.event_runs.txn IS 'The transaction that wrote the run here';
+COMMENT ON COLUMN crdt.event_runs.at IS 'When that transaction started';
+COMMENT ON COLUMN crdt.event_runs.actor IS 'The role that wrote it';
+COMMENT ON COLUMN crdt.event_runs.bytes IS 'Bytes of its operations as stored';
+COMMENT ON COLUMN crdt.event_runs.ops IS 'Its operations; decoded when selected';
+
+----------------------------------------------------------------------------------------------------------- privileges
+
+-- Nothing is PUBLIC's. What an application needs to write its tables is nothing at all: triggers ask for no right on
+-- them. An administrator lets a role sync with, for example:
+--
+--   GRANT USAGE ON SCHEMA crdt TO app;
+--   GRANT EXECUTE ON FUNCTION crdt.push(bigint, jsonb), crdt.pull(bigint, jsonb) TO app;
+--
+-- crdt.pull shows all of a doc to whoever may execute it, and crdt.history and crdt.verify all of a table; what crdt.push
+-- writes to tables it writes as the caller. crdt.track and crdt.repair also want the table's owner. Views are granted with
+-- GRANT SELECT ON crdt.docs TO ...; crdt.event_runs calls crdt.run_deps(bytea) and crdt.run_ops(bytea) as its reader.
+-- This section stays the last of the script: it covers every function above.
+REVOKE ALL ON SCHEMA crdt FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA crdt FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA crdt FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA crdt FROM PUBLIC;

@@ -209,10 +209,8 @@ impl Statement {
         let mut named = Vec::with_capacity(columns.len());
         for (at, index) in columns.iter().enumerate() {
             let column = &table.columns[*index];
-            let values: Vec<Option<ValueRef<'_>>> = rows
-                .iter()
-                .map(|r| Some(r.cells[at].1).filter(|v| !matches!(v, ValueRef::Null)))
-                .collect();
+            let values: Vec<Option<ValueRef<'_>>> =
+                rows.iter().map(|r| Some(r.cells[at].1).filter(|v| !matches!(v, ValueRef::Null))).collect();
             let (param, array, cast) = datum::column_array(&column.ty, &values)?;
             params.push(param);
             arrays.push(format!("${}::pg_catalog.{array}", params.len()));

@@ -72,30 +72,34 @@ thread_local! {
 }
 
 /// The buffer, taken out while PostgreSQL may be called; put back when dropped, also when an error passes.
-struct Lent(Option<Buffer>);
+struct Lent {
+    buffer: Option<Buffer>,
+    level: i32,
+}
 
 impl Lent {
     fn take() -> Lent {
-        Lent(Some(BUFFER.take()))
+        Lent { buffer: Some(BUFFER.take()), level: xact::nest_level() }
     }
 
     fn get(&mut self) -> &mut Buffer {
-        self.0.as_mut().expect("lent until dropped")
+        self.buffer.as_mut().expect("lent until dropped")
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(buffer) = self.0.take() {
+        if let Some(buffer) = self.buffer.take() {
             BUFFER.set(buffer);
         }
     }
 }
 
 impl Buffer {
-    fn doc(&mut self, doc: i64) -> &mut DocBuffer {
+    /// The buffer of a doc, at the savepoint nesting level given.
+    fn doc(&mut self, doc: i64, level: i32) -> &mut DocBuffer {
         let buffer = self.docs.entry(doc).or_default();
-        buffer.enter(xact::nest_level());
+        buffer.enter(level);
         buffer
     }
 }
@@ -509,13 +513,13 @@ impl<'t> Statement<'t> {
         for (key, whole) in std::mem::take(&mut self.shared) {
             if whole {
                 rows.insert(key, Touched::Whole);
-            } else if !rows.contains_key(&key) {
-                let columns = match self.deeper.get(&key) {
-                    Some(Touched::Columns(columns)) => Touched::Columns(columns.clone()),
-                    _ => Touched::Whole,
-                };
-                rows.insert(key, columns);
+                continue;
             }
+            let columns = match self.deeper.get(&key) {
+                Some(Touched::Columns(columns)) => Touched::Columns(columns.clone()),
+                _ => Touched::Whole,
+            };
+            rows.entry(key).or_insert(columns);
         }
         let table = self.table.clone();
         let keys: Vec<&str> = rows.keys().map(|(_, row)| row.as_str()).collect();
@@ -543,7 +547,8 @@ impl<'t> Statement<'t> {
 
 impl Lent {
     fn get_doc(&mut self, doc: i64) -> &mut DocBuffer {
-        self.get().doc(doc)
+        let level = self.level;
+        self.get().doc(doc, level)
     }
 }
 
@@ -653,11 +658,15 @@ pub fn read_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, Ro
         keys.matches("t"),
     );
     let _pinned = datum::PinnedSettings::pin();
-    spi::as_role(catalog::names()?.owner, || spi::connect(|c| c.each(&sql, keys.params(), |rows, i| {
-        let (row, now) = row_now(table, rows, i)?;
-        found.insert(row, now);
-        Ok(())
-    })))?;
+    spi::as_role(catalog::names()?.owner, || {
+        spi::connect(|c| {
+            c.each(&sql, keys.params(), |rows, i| {
+                let (row, now) = row_now(table, rows, i)?;
+                found.insert(row, now);
+                Ok(())
+            })
+        })
+    })?;
     Ok(found)
 }
 
@@ -681,8 +690,7 @@ pub fn row_now(table: &Table, rows: &spi::Rows, i: usize) -> Result<(String, Row
     ops.insert(tbl, &row)?;
     for (at, column) in table.columns.iter().enumerate() {
         let col = ops.sym(&column.name);
-        let value =
-            rows.raw(i, at as i32 + 1).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, &mut text));
+        let value = rows.raw(i, at as i32 + 1).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, &mut text));
         ops.cell(col, value)?;
     }
     Ok((row, RowNow { doc, ops }))
@@ -762,7 +770,8 @@ pub fn append(doc: i64, make: impl FnOnce(&mut OpBuf) -> Result<()>) -> Result<(
 pub fn flush_all() -> Result<()> {
     let mut lent = Lent::take();
     let buffer = lent.get();
-    let mut docs: Vec<i64> = buffer.docs.iter().filter(|(_, b)| !b.unwritten().is_empty()).map(|(doc, _)| *doc).collect();
+    let mut docs: Vec<i64> =
+        buffer.docs.iter().filter(|(_, b)| !b.unwritten().is_empty()).map(|(doc, _)| *doc).collect();
     docs.sort_unstable();
     for doc in docs {
         flush::write(doc, buffer.docs.get_mut(&doc).expect("listed"))?;

@@ -28,6 +28,7 @@ pub struct Names {
     pub run: Oid,
     pub run_pkey: Oid,
     pub run_lamport: Oid,
+    pub run_row: Oid,
     pub key: Oid,
     pub key_pkey: Oid,
     pub page: Oid,
@@ -61,8 +62,6 @@ impl Doc {
 /// A tracked table, or a partition of one, as capture and apply need it.
 #[derive(Clone)]
 pub struct Table {
-    /// The relation itself.
-    pub relid: Oid,
     /// The tracked relation: itself, or the partitioned ancestor.
     pub root: Oid,
     /// Name on the wire.
@@ -82,11 +81,6 @@ pub struct Table {
 }
 
 impl Table {
-    /// The column of this name.
-    pub fn column(&self, name: &str) -> Option<&Column> {
-        self.columns.iter().find(|c| c.name == name)
-    }
-
     /// Columns of `other`, given by index there, as indices here; by name.
     pub fn reindex(&self, other: &Table, indices: &[usize]) -> Vec<usize> {
         let find = |i: &usize| self.columns.iter().position(|c| c.name == other.columns[*i].name);
@@ -100,14 +94,14 @@ impl Table {
 
     /// The key column's texts of a row id.
     pub fn key_texts(&self, row_id: &str) -> Result<Vec<String>> {
-        let bad = |what: String| {
-            Error::new(state::VALUE, format!("row id \"{row_id}\" of table \"{}\": {what}", self.alias))
-        };
+        let bad =
+            |what: String| Error::new(state::VALUE, format!("row id \"{row_id}\" of table \"{}\": {what}", self.alias));
         let texts: Vec<String> = if self.key.len() == 1 {
             vec![row_id.to_owned()]
         } else {
-            serde_json::from_str(row_id)
-                .map_err(|_| bad(format!("not a JSON array of {} texts, the composite key's columns", self.key.len())))?
+            serde_json::from_str(row_id).map_err(|_| {
+                bad(format!("not a JSON array of {} texts, the composite key's columns", self.key.len()))
+            })?
         };
         if texts.len() != self.key.len() {
             return Err(bad(format!("{} values for {} key columns", texts.len(), self.key.len())));
@@ -141,7 +135,8 @@ fn refresh() {
             forget();
             return;
         }
-        let ours = NAMES.with_borrow(|n| n.as_ref().is_some_and(|n| n.run.to_u32() == relid || n.doc.to_u32() == relid));
+        let ours =
+            NAMES.with_borrow(|n| n.as_ref().is_some_and(|n| n.run.to_u32() == relid || n.doc.to_u32() == relid));
         if ours {
             forget();
         } else {
@@ -183,6 +178,7 @@ pub fn names() -> Result<Rc<Names>> {
         run: find(c"event_run")?,
         run_pkey: find(c"event_run_pkey")?,
         run_lamport: find(c"event_run_lamport")?,
+        run_row: find(c"event_run_row")?,
         key: find(c"event_key")?,
         key_pkey: find(c"event_key_pkey")?,
         page: find(c"event_key_page")?,
@@ -200,8 +196,7 @@ pub fn doc(doc: i64) -> Result<Rc<Doc>> {
         return Ok(found);
     }
     let rel = Relation::open(names.doc, Lock::AccessShare);
-    let mut scan =
-        IndexScan::new(&rel, names.doc_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I64(doc))], false);
+    let mut scan = IndexScan::new(&rel, names.doc_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I64(doc))], false);
     let Some(row) = scan.next_row() else {
         return Err(Error::new(state::UNDEFINED_OBJECT, format!("doc {doc} does not exist"))
             .hint("See crdt.docs, or make one with crdt.create_doc(peer_id, name)."));
@@ -215,8 +210,7 @@ pub fn doc(doc: i64) -> Result<Rc<Doc>> {
 pub fn find_doc(name: &str) -> Result<Option<i64>> {
     let names = names()?;
     let rel = Relation::open(names.doc, Lock::AccessShare);
-    let mut scan =
-        IndexScan::new(&rel, names.doc_name, Snapshot::Committed, &[(1, Cmp::Eq, Field::Text(name))], false);
+    let mut scan = IndexScan::new(&rel, names.doc_name, Snapshot::Committed, &[(1, Cmp::Eq, Field::Text(name))], false);
     Ok(scan.next_row().map(|row| row.i64(1)))
 }
 
@@ -272,8 +266,7 @@ pub fn ensure_peer(doc: i64, name: &str, owner: Option<&str>) -> Result<i32> {
 pub fn peer_name(peer: i32) -> Result<String> {
     let names = names()?;
     let rel = Relation::open(names.peer, Lock::AccessShare);
-    let mut scan =
-        IndexScan::new(&rel, names.peer_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I32(peer))], false);
+    let mut scan = IndexScan::new(&rel, names.peer_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I32(peer))], false);
     match scan.next_row() {
         Some(row) => Ok(row.text(3).unwrap_or_default()),
         None => Err(Error::new(state::CORRUPT, format!("the log names peer {peer}, which crdt.peer does not have"))),
@@ -284,8 +277,7 @@ pub fn peer_name(peer: i32) -> Result<String> {
 pub fn peer_owner(peer: i32) -> Result<Option<String>> {
     let names = names()?;
     let rel = Relation::open(names.peer, Lock::AccessShare);
-    let mut scan =
-        IndexScan::new(&rel, names.peer_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I32(peer))], false);
+    let mut scan = IndexScan::new(&rel, names.peer_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I32(peer))], false);
     Ok(scan.next_row().and_then(|row| row.text(4)))
 }
 
@@ -354,7 +346,6 @@ fn load_table(relid: Oid) -> Result<Option<Table>> {
     let key = key_names.iter().map(|n| find(n)).collect::<Result<Vec<_>>>()?;
     let doc_column = doc_column.as_deref().map(find).transpose()?;
     Ok(Some(Table {
-        relid,
         root,
         alias: alias.unwrap_or_default(),
         doc,

@@ -8,7 +8,7 @@ use crdt_engine::EventId;
 use crdt_engine::graph::{self, LocalId, PeerIdx, Runs};
 use crdt_engine::wire::Versions;
 
-use crate::catalog;
+use crate::catalog::{self, Table};
 use crate::docstate;
 use crate::error::{Error, Result, state};
 use crate::flush;
@@ -46,7 +46,10 @@ impl Log {
     /// A peer's name.
     pub fn name(&self, peer: i32) -> Result<&str> {
         self.names.get(&peer).map(String::as_str).ok_or_else(|| {
-            Error::new(state::CORRUPT, format!("the log of doc {} names peer {peer}, which crdt.peer does not have", self.doc))
+            Error::new(
+                state::CORRUPT,
+                format!("the log of doc {} names peer {peer}, which crdt.peer does not have", self.doc),
+            )
         })
     }
 
@@ -197,6 +200,21 @@ impl Log {
         ids.sort_unstable();
         Ok(ids)
     }
+}
+
+/// The docs that rows of a table may belong to.
+pub fn docs_of(table: &Table) -> Result<Vec<i64>> {
+    if let Some(doc) = table.doc {
+        return Ok(vec![doc]);
+    }
+    let names = catalog::names()?;
+    let rel = Relation::open(names.doc, Lock::AccessShare);
+    let mut scan = IndexScan::new(&rel, names.doc_pkey, Snapshot::Active, &[], false);
+    let mut docs = Vec::new();
+    while let Some(row) = scan.next_row() {
+        docs.push(row.i64(1));
+    }
+    Ok(docs)
 }
 
 /// An event as the engine's graph names it: by the peer's number in `crdt.peer`.

@@ -110,8 +110,6 @@ pub struct Known {
     pub events: u64,
     /// The slot's tail, if remembered.
     pub tail: Option<Tail>,
-    /// All heads are in `heads`.
-    pub complete: bool,
     /// How many of `heads` count.
     pub head_count: usize,
     /// The heads.
@@ -176,7 +174,6 @@ pub fn known(key: DocKey, slot: usize) -> Known {
             committed_lamport: entry.max_lamport,
             events: entry.events,
             tail: entry.tails.get(slot).copied().filter(|t| t.peer != 0),
-            complete: entry.complete,
             head_count: entry.head_count,
             heads: entry.heads,
         }
@@ -187,7 +184,6 @@ pub fn known(key: DocKey, slot: usize) -> Known {
         committed_lamport: 0,
         events: 0,
         tail: None,
-        complete: false,
         head_count: 0,
         heads: [Head::default(); HEADS],
     })

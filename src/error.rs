@@ -46,9 +46,6 @@ pub mod state {
     pub const OUT_OF_MEMORY: SqlState = SqlState(b"53200");
     pub const NOT_SUPPORTED: SqlState = SqlState(b"0A000");
     pub const INTERNAL: SqlState = SqlState(b"XX000");
-    pub const UNIQUE_VIOLATION: SqlState = SqlState(b"23505");
-    pub const EXCLUSION_VIOLATION: SqlState = SqlState(b"23P01");
-    pub const FOREIGN_KEY_VIOLATION: SqlState = SqlState(b"23503");
 }
 
 /// One error, ready to be shown.
@@ -105,10 +102,9 @@ impl From<crdt_engine::Error> for Error {
             E::SelfDep { .. } => (state::CYCLE, None),
             E::LamportOrder { .. } | E::LamportBound { .. } => (state::LAMPORT, None),
             E::UnknownRoot { .. } | E::RootOrder { .. } => (state::ROOT, None),
-            E::Equivocation { .. } => (
-                state::EQUIVOCATION,
-                Some("Two replicas write under one name: give one of them a new peer_id."),
-            ),
+            E::Equivocation { .. } => {
+                (state::EQUIVOCATION, Some("Two replicas write under one name: give one of them a new peer_id."))
+            }
         };
         let error = Error::new(state, e.to_string());
         match hint {

@@ -29,3 +29,8 @@ function!(doc_sync_state_wrapper, pg_finfo_doc_sync_state_wrapper, crate::sync::
 function!(lca_wrapper, pg_finfo_lca_wrapper, crate::sync::lca);
 function!(compare_wrapper, pg_finfo_compare_wrapper, crate::sync::compare);
 function!(events_since_wrapper, pg_finfo_events_since_wrapper, crate::sync::events_since);
+function!(history_wrapper, pg_finfo_history_wrapper, crate::history::history);
+function!(verify_wrapper, pg_finfo_verify_wrapper, crate::verify::verify);
+function!(repair_wrapper, pg_finfo_repair_wrapper, crate::repair::repair);
+function!(run_deps_wrapper, pg_finfo_run_deps_wrapper, crate::history::run_deps);
+function!(run_ops_wrapper, pg_finfo_run_ops_wrapper, crate::history::run_ops);

@@ -15,6 +15,7 @@ use crate::apply::{self, Action, RowChange, TableChange};
 use crate::capture::{self, RowNow};
 use crate::catalog::{self, Table};
 use crate::error::Result;
+use crate::materialize::Captured;
 use crate::pg::function::{Args, Col, Out, Rows};
 use crate::pg::spi::{self, Param};
 
@@ -194,30 +195,51 @@ fn adopt_doc(table: &Rc<Table>, doc: i64, rows: &[(&String, OpBuf)]) -> Result<(
         change.rows.push(RowChange { row, action: Action::Insert, cells });
     }
     let ((), captured) = capture::observe(|| apply::write(std::slice::from_ref(&change), &apply::ORDERS[0]))?;
+    append_unmeant(&change, captured)
+}
+
+/// Logs what statements did beyond what a change meant: it is in the log already.
+pub fn append_unmeant(change: &TableChange<'_>, captured: Captured) -> Result<()> {
     for (to, ops) in captured {
-        capture::append(to, |buffer| Ok(log_unmeant(&change, &ops, buffer)?))?;
+        capture::append(to, |buffer| Ok(log_unmeant(change, &ops, buffer)?))?;
     }
     Ok(())
 }
 
-/// Logs what statements did beyond the inserts that were meant: filled cells as updates, other rows as they are.
+/// Filled or changed cells as updates, other rows as they are.
 fn log_unmeant(change: &TableChange<'_>, ops: &OpBuf, buffer: &mut OpBuf) -> crdt_engine::Result<()> {
+    let meant_row = |key: Option<(&str, &str)>| {
+        let (tbl, row) = key?;
+        change.rows.iter().find(|r| tbl == change.table.alias && r.row == row)
+    };
     for op in ops.iter() {
-        let OpRef::Insert { tbl, row, cells } = op else {
-            buffer.push(op)?;
-            continue;
-        };
-        let Some(meant) = change.rows.iter().find(|r| tbl == change.table.alias && r.row == row) else {
-            buffer.push(op)?;
-            continue;
-        };
-        for (col, value) in cells.iter() {
-            let told = meant.cells.iter().find(|(i, _)| change.table.columns[*i].name == col).map(|(_, v)| *v);
-            if !change.table.is_key(col) && !same(told.unwrap_or(ValueRef::Null), value) {
-                let (tbl, col) = (buffer.sym(tbl), buffer.sym(col));
-                buffer.update(tbl, row, col, value, Origin::Explicit)?;
+        match (op, meant_row(op.row_key())) {
+            (OpRef::Insert { tbl, row, cells }, Some(meant)) if meant.action != Action::Delete => {
+                for (col, value) in cells.iter() {
+                    log_cell(change, meant, (tbl, row, col), value, buffer)?;
+                }
             }
+            (OpRef::Update { tbl, row, col, value, .. }, Some(meant)) => {
+                log_cell(change, meant, (tbl, row, col), value, buffer)?;
+            }
+            (OpRef::Delete { .. }, Some(meant)) if meant.action == Action::Delete => {}
+            _ => buffer.push(op)?,
         }
     }
     Ok(())
+}
+
+fn log_cell(
+    change: &TableChange<'_>,
+    meant: &RowChange<'_>,
+    (tbl, row, col): (&str, &str, &str),
+    value: ValueRef<'_>,
+    buffer: &mut OpBuf,
+) -> crdt_engine::Result<()> {
+    let told = meant.cells.iter().find(|(i, _)| change.table.columns[*i].name == col).map(|(_, v)| *v);
+    if change.table.is_key(col) || same(told.unwrap_or(ValueRef::Null), value) {
+        return Ok(());
+    }
+    let (tbl, col) = (buffer.sym(tbl), buffer.sym(col));
+    buffer.update(tbl, row, col, value, Origin::Explicit)
 }

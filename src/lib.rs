@@ -15,6 +15,8 @@
 //! | [`committed`] | the log as others may see it |
 //! | [`pager`] | runs above a version, in whole transactions |
 //! | [`pull`] | what a replica does not have |
+//! | [`history`] | what happened to a row |
+//! | [`verify`] | where table and log disagree, and what to do then |
 //! | [`sync`] | frontier, version, and questions about versions |
 //! | [`apply`] | row patches into rows |
 #![deny(unsafe_code)]
@@ -33,15 +35,18 @@ mod error;
 mod flush;
 mod functions;
 mod generic;
+mod history;
 mod ingest;
 mod materialize;
 mod pager;
 mod pg;
 mod pull;
 mod push;
+mod repair;
 mod store;
 mod sync;
 mod track;
+mod verify;
 
 ::pgrx::pg_module_magic!();
 ::pgrx::extension_sql_file!("../sql/crdt_db.sql", name = "crdt_db");

@@ -318,7 +318,7 @@ impl Competition {
             let mut wanted = |tbl: &str, row: &str| index.contains_key(&(tbl, row));
             let window = store::events_since_lamport(doc, least, WINDOW_RUNS, &mut wanted, Snapshot::Committed)?;
             if let Some(events) = window {
-                return Ok(Competition { found: collect(&index, &events)?, whole: false });
+                return Ok(Competition { found: collect(&index, &events, least)?, whole: false });
             }
         }
         let whole = Self::of_some(doc, rows, &all)?;
@@ -335,7 +335,7 @@ impl Competition {
             some.iter().map(|i| rows.keys()[*i]).map(|(tbl, row)| store::row_hash(tbl, row)).collect();
         let mut wanted = |tbl: &str, row: &str| index.contains_key(&(tbl, row));
         let events = store::events_on_rows(doc, &hashes, &mut wanted, Snapshot::Committed)?;
-        Ok(Competition { found: collect(&index, &events)?, whole: false })
+        Ok(Competition { found: collect(&index, &events, 0)?, whole: false })
     }
 
     fn len(&self) -> usize {
@@ -349,7 +349,9 @@ fn index_of<'r>(rows: &Rows<'r>, some: &[usize]) -> RowIndex<'r> {
     some.iter().map(|i| (rows.keys()[*i], *i)).collect()
 }
 
-fn collect(index: &RowIndex<'_>, events: &RowEvents) -> Result<Found> {
+/// The events with an effective lamport of at least `least`, by row. A run that reaches `least` may begin below it: what
+/// is older must not be taken for part of the window.
+fn collect(index: &RowIndex<'_>, events: &RowEvents, least: u64) -> Result<Found> {
     let mut names: FxHashMap<i32, String> = FxHashMap::default();
     for (peer, _, _) in &events.of {
         if !names.contains_key(peer) {
@@ -360,7 +362,10 @@ fn collect(index: &RowIndex<'_>, events: &RowEvents) -> Result<Found> {
     for (op, (peer, counter, lamport)) in events.ops.iter().zip(&events.of) {
         if let Some(row) = op.row_key().and_then(|key| index.get(&key)) {
             let dot = Dot { lamport: *lamport, peer: &names[peer], counter: *counter };
-            found.push(*row, Candidate { op, dot })?;
+            let event = Candidate { op, dot };
+            if event.effective_lamport() >= least {
+                found.push(*row, event)?;
+            }
         }
     }
     Ok(found)

@@ -11,8 +11,8 @@ use crate::committed::Log;
 use crate::error::Result;
 use crate::flush;
 use crate::ingest::{self, Ingested, Source};
-use crate::pull;
 use crate::pg::function::{Args, Out};
+use crate::pull;
 
 /// What a request may hold.
 fn limits() -> Limits {
@@ -141,14 +141,8 @@ fn author(doc: i64, make: impl FnOnce(&mut OpBuf) -> crdt_engine::Result<()>) ->
     make(&mut ops)?;
     capture::flush_all()?;
     let (id, lamport, deps) = flush::next_event(doc)?;
-    let run = Run {
-        peer: id.peer,
-        counter_start: id.counter,
-        lamport_start: lamport,
-        deps,
-        ops: 0..1,
-        ..Run::default()
-    };
+    let run =
+        Run { peer: id.peer, counter_start: id.counter, lamport_start: lamport, deps, ops: 0..1, ..Run::default() };
     let mut event = String::new();
     json::write_event(&mut event, &run, &ops)?;
     ingest::ingest(doc, Batch { ops, runs: vec![run] }, Source::Own, false)?;

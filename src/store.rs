@@ -10,8 +10,8 @@ use crdt_engine::{Limits, OpRef, codec};
 use crate::catalog::{self, Names};
 use crate::docstate::Head;
 use crate::error::{Error, Result, state};
-use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
 use crate::pg::entry;
+use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
 
 /// A run is cut at this many operations: decoding a run to find one row stays cheap.
 pub const RUN_OPS: usize = 512;
@@ -20,7 +20,7 @@ const RUN_BYTES: usize = 1 << 20;
 /// A flush that touches more rows than this indexes them as pages.
 const SMALL_KEYS: usize = 16;
 /// Entries of a page: a page's row stays inside a heap page.
-const PAGE_ENTRIES: usize = 500;
+const PAGE_ENTRIES: usize = 400;
 /// Runs read while heads are looked for after a start; tails older than that count as covered.
 const HEAD_SCAN_RUNS: usize = 20_000;
 
@@ -129,6 +129,10 @@ pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
             Field::Text(author.actor),
             if deps.is_empty() { Field::Null } else { Field::Bytes(&deps) },
             Field::Bytes(&run.ops),
+            match run.keys[..] {
+                [one] => Field::I64(one),
+                _ => Field::Null,
+            },
         ]);
     }
     drop(inserter);
@@ -136,11 +140,16 @@ pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
 }
 
 fn index_keys(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
+    // A run about one row carries its hash itself.
+    let runs: Vec<&NewRun> = runs.iter().filter(|r| r.keys.len() > 1).collect();
     let count: usize = runs.iter().map(|r| r.keys.len()).sum();
+    if count == 0 {
+        return Ok(());
+    }
     if count <= SMALL_KEYS {
         let rel = Relation::open(names.key, Lock::RowExclusive);
         let mut inserter = Inserter::new(&rel);
-        for run in runs {
+        for run in &runs {
             for key in &run.keys {
                 inserter.insert(&[
                     Field::I64(author.doc),
@@ -167,11 +176,12 @@ fn index_keys(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()>
         while to < entries.len() && entries[to].0 == entries[to - 1].0 {
             to += 1;
         }
-        let page = encode_page(&entries[from..to], |i| (author.peer, runs[i as usize].counter_start));
+        let page = encode_page(&entries[from..to], |i| runs[i as usize].counter_start);
         inserter.insert(&[
             Field::I64(author.doc),
             Field::I64(set),
             Field::I64(entries[from].0),
+            Field::I32(author.peer),
             Field::Bytes(&page),
         ]);
         from = to;
@@ -179,28 +189,19 @@ fn index_keys(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()>
     Ok(())
 }
 
-/// A page: runs (peer, first counter), then sorted hashes of 8 bytes, then for each the index of its run.
-fn encode_page(entries: &[(i64, u32)], run: impl Fn(u32) -> (i32, u64)) -> Vec<u8> {
+/// A page: first counters of runs, then sorted hashes of 8 bytes, then for each the index of its run in 2.
+fn encode_page(entries: &[(i64, u32)], run: impl Fn(u32) -> u64) -> Vec<u8> {
     let mut index: FxHashMap<u32, u16> = FxHashMap::default();
     let mut runs = Vec::new();
     for (_, r) in entries {
+        let next = index.len() as u16;
         index.entry(*r).or_insert_with(|| {
-            let (peer, counter) = run(*r);
-            put_varint(&mut runs, peer as u64);
-            put_varint(&mut runs, counter);
-            u16::MAX
+            put_varint(&mut runs, run(*r));
+            next
         });
     }
-    let mut order: Vec<u32> = Vec::with_capacity(index.len());
-    for (_, r) in entries {
-        let slot = index.get_mut(r).expect("listed");
-        if *slot == u16::MAX {
-            *slot = order.len() as u16;
-            order.push(*r);
-        }
-    }
     let mut out = Vec::with_capacity(entries.len() * 10 + runs.len() + 8);
-    put_varint(&mut out, order.len() as u64);
+    put_varint(&mut out, index.len() as u64);
     out.extend_from_slice(&runs);
     put_varint(&mut out, entries.len() as u64);
     for (hash, _) in entries {
@@ -213,12 +214,12 @@ fn encode_page(entries: &[(i64, u32)], run: impl Fn(u32) -> (i32, u64)) -> Vec<u
 }
 
 /// Calls `each` with the runs that a page lists for a hash.
-fn search_page(page: &[u8], hash: i64, each: &mut dyn FnMut(i32, u64)) -> Option<()> {
+fn search_page(page: &[u8], hash: i64, each: &mut dyn FnMut(u64)) -> Option<()> {
     let mut at = 0;
     let run_count = get_varint(page, &mut at)? as usize;
     let mut runs = Vec::with_capacity(run_count);
     for _ in 0..run_count {
-        runs.push((get_varint(page, &mut at)? as i32, get_varint(page, &mut at)?));
+        runs.push(get_varint(page, &mut at)?);
     }
     let n = get_varint(page, &mut at)? as usize;
     let hashes = page.get(at..at + n * 8)?;
@@ -234,8 +235,7 @@ fn search_page(page: &[u8], hash: i64, each: &mut dyn FnMut(i32, u64)) -> Option
     };
     while i < n && hash_at(i) == hash {
         let run = u16::from_le_bytes([of[i * 2], of[i * 2 + 1]]) as usize;
-        let (peer, counter) = *runs.get(run)?;
-        each(peer, counter);
+        each(*runs.get(run)?);
         i += 1;
     }
     Some(())
@@ -314,11 +314,8 @@ pub fn tail(doc: i64, peer: i32, snapshot: Snapshot) -> Result<Option<RunHead>> 
 pub fn run_at(doc: i64, peer: i32, counter: u64, snapshot: Snapshot) -> Result<Option<RunHead>> {
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::AccessShare);
-    let keys = [
-        (1, Cmp::Eq, Field::I64(doc)),
-        (2, Cmp::Eq, Field::I32(peer)),
-        (3, Cmp::Le, Field::I64(counter as i64)),
-    ];
+    let keys =
+        [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer)), (3, Cmp::Le, Field::I64(counter as i64))];
     let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &keys, true);
     let head = scan.next_row().map(|row| head_of(&row)).transpose()?;
     Ok(head.filter(|h| h.counter_end >= counter))
@@ -335,11 +332,7 @@ pub fn runs_from(
     let start = run_at(doc, peer, counter, snapshot)?.map_or(counter, |h| h.counter_start);
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::AccessShare);
-    let keys = [
-        (1, Cmp::Eq, Field::I64(doc)),
-        (2, Cmp::Eq, Field::I32(peer)),
-        (3, Cmp::Ge, Field::I64(start as i64)),
-    ];
+    let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer)), (3, Cmp::Ge, Field::I64(start as i64))];
     let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &keys, false);
     while let Some(row) = scan.next_row() {
         entry::check_interrupts();
@@ -387,8 +380,7 @@ pub fn heads(doc: i64, tails: &[RunHead], snapshot: Snapshot, bounded: bool) -> 
     let mut open: FxHashMap<i32, &RunHead> = tails.iter().map(|t| (t.peer, t)).collect();
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::AccessShare);
-    let mut scan =
-        IndexScan::new(&rel, names.run_lamport, snapshot, &[(1, Cmp::Eq, Field::I64(doc))], true);
+    let mut scan = IndexScan::new(&rel, names.run_lamport, snapshot, &[(1, Cmp::Eq, Field::I64(doc))], true);
     let mut complete = true;
     let mut found = Vec::new();
     let mut seen = 0;
@@ -449,11 +441,8 @@ pub fn events_on_rows(
     let rel = Relation::open(names.run, Lock::AccessShare);
     let mut found = RowEvents { ops: OpBuf::new(), of: Vec::new() };
     for (peer, counter) in runs {
-        let keys = [
-            (1, Cmp::Eq, Field::I64(doc)),
-            (2, Cmp::Eq, Field::I32(peer)),
-            (3, Cmp::Eq, Field::I64(counter as i64)),
-        ];
+        let keys =
+            [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer)), (3, Cmp::Eq, Field::I64(counter as i64))];
         let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &keys, false);
         entry::check_interrupts();
         if let Some(row) = scan.next_row() {
@@ -463,11 +452,7 @@ pub fn events_on_rows(
     Ok(found)
 }
 
-fn collect(
-    found: &mut RowEvents,
-    row: &relation::Row<'_>,
-    wanted: &mut dyn FnMut(&str, &str) -> bool,
-) -> Result<()> {
+fn collect(found: &mut RowEvents, row: &relation::Row<'_>, wanted: &mut dyn FnMut(&str, &str) -> bool) -> Result<()> {
     let (peer, counter, lamport) = (row.i32(2), row.i64(3) as u64, row.i64(5) as u64);
     let ops = row.bytes(11).unwrap_or_default();
     let offsets = codec::decode_rows(&ops, &stored_limits(), wanted, &mut found.ops)?;
@@ -504,10 +489,17 @@ pub fn events_since_lamport(
 /// Runs that touch rows of these hashes, as `(peer, first counter)`.
 fn runs_touching(doc: i64, hashes: &[i64], snapshot: Snapshot) -> Result<Vec<(i32, u64)>> {
     let names = catalog::names()?;
+    let log = Relation::open(names.run, Lock::AccessShare);
     let rel = Relation::open(names.key, Lock::AccessShare);
     let mut runs = Vec::new();
     for hash in hashes {
         entry::check_interrupts();
+        let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(*hash))];
+        let mut scan = IndexScan::new(&log, names.run_row, snapshot, &keys, false);
+        while let Some(row) = scan.next_row() {
+            runs.push((row.i32(2), row.i64(3) as u64));
+        }
+        drop(scan);
         let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(*hash))];
         let mut scan = IndexScan::new(&rel, names.key_pkey, snapshot, &keys, false);
         while let Some(row) = scan.next_row() {
@@ -546,15 +538,11 @@ fn search_set(
     runs: &mut Vec<(i32, u64)>,
 ) -> Result<()> {
     for hash in hashes {
-        let keys = [
-            (1, Cmp::Eq, Field::I64(doc)),
-            (2, Cmp::Eq, Field::I64(set)),
-            (3, Cmp::Le, Field::I64(*hash)),
-        ];
+        let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Le, Field::I64(*hash))];
         let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &keys, true);
         if let Some(row) = scan.next_row() {
-            let page = row.bytes(4).unwrap_or_default();
-            search_page(&page, *hash, &mut |peer, counter| runs.push((peer, counter)))
+            let (peer, page) = (row.i32(4), row.bytes(5).unwrap_or_default());
+            search_page(&page, *hash, &mut |counter| runs.push((peer, counter)))
                 .ok_or_else(|| Error::new(state::CORRUPT, "malformed page in crdt.event_key_page"))?;
         }
     }

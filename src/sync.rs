@@ -93,7 +93,7 @@ fn read_frontier(args: &Args<'_>, n: usize, name: &str, log: &Log) -> Result<Vec
             None => None,
         };
         let event = found.ok_or_else(|| {
-            Error::new(state::UNKNOWN_DEP, format!("event {id} in \"{name}\" is not known in doc {}", log.doc))
+            Error::new(state::UNKNOWN_DEP, format!("event {id} in \"{name}\" is not known in this doc"))
                 .hint("See crdt.version(doc) for what is.")
         })?;
         events.push(event);

@@ -110,7 +110,8 @@ fn default_alias(rel: &Relation) -> String {
     if schema == "public" { name } else { format!("{schema}.{name}") }
 }
 
-fn check_owner(relid: Oid) -> Result<()> {
+/// Errors with 42501 unless the current user owns the table.
+pub fn check_owner(relid: Oid) -> Result<()> {
     if spi::owns_relation(relid) {
         return Ok(());
     }
@@ -151,10 +152,7 @@ fn check_trackable(rel: &Relation) -> Result<()> {
 }
 
 fn has_inheritance(rel: &Relation) -> Result<bool> {
-    exists(
-        "SELECT 1 FROM pg_catalog.pg_inherits WHERE inhrelid = $1::oid OR inhparent = $1::oid LIMIT 1",
-        rel.oid(),
-    )
+    exists("SELECT 1 FROM pg_catalog.pg_inherits WHERE inhrelid = $1::oid OR inhparent = $1::oid LIMIT 1", rel.oid())
 }
 
 fn is_subscribed(rel: &Relation) -> Result<bool> {
@@ -199,12 +197,7 @@ fn remember(rel: &Relation, doc: Option<i64>, doc_column: Option<&str>, alias: &
             }
             c.run(
                 "INSERT INTO crdt.tracked_table (tbl, alias, doc, doc_column) VALUES ($1, $2, $3, $4::name)",
-                &[
-                    Param::regclass(rel.oid()),
-                    Param::text(alias),
-                    Param::opt_i64(doc),
-                    Param::opt_text(doc_column),
-                ],
+                &[Param::regclass(rel.oid()), Param::text(alias), Param::opt_i64(doc), Param::opt_text(doc_column)],
                 false,
             )?;
             Ok(())

@@ -1,12 +1,14 @@
 //! Values between PostgreSQL and the engine (docs/format.md, "Values"), and datums for our own tables.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 use std::fmt::Write;
 
 use crdt_engine::ValueRef;
 use crdt_engine::value::Parsed;
 use pgrx::pg_sys::{self, Datum, Oid};
+use rustc_hash::FxHashMap;
 
 use super::spi::Param;
 use super::types::{Conv, TypeInfo};
@@ -69,13 +71,17 @@ pub fn jsonb_datum(text: &str) -> Datum {
 }
 
 pub(super) fn input_datum(ty: Oid, text: &str) -> Result<Datum> {
+    input_with_modifier(ty, -1, text)
+}
+
+fn input_with_modifier(ty: Oid, typmod: i32, text: &str) -> Result<Datum> {
     let text = CString::new(text)
         .map_err(|_| Error::new(state::UNTRANSLATABLE, "unsupported Unicode escape sequence: \\u0000 in a value"))?;
     // SAFETY: input functions take a NUL-terminated string and raise errors for what they refuse.
     unsafe {
         let (mut function, mut param) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
         pg_sys::getTypeInputInfo(ty, &mut function, &mut param);
-        Ok(pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), param, -1))
+        Ok(pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), param, typmod))
     }
 }
 
@@ -88,6 +94,15 @@ pub fn jsonb_text(datum: Datum) -> String {
         let text = pg_sys::JsonbToCString(std::ptr::null_mut(), &raw mut (*jsonb).root, size);
         CStr::from_ptr(text).to_string_lossy().into_owned()
     }
+}
+
+/// Is the value what the type makes of `told` when it is written to a column of this type and modifier? The type may
+/// refuse it and raise an error. Call under [`PinnedSettings`].
+pub fn same_when_written(ty: &TypeInfo, typmod: i32, told: ValueRef<'_>, value: ValueRef<'_>) -> Result<bool> {
+    let Some(text) = literal(ty, told)? else { return Ok(value == ValueRef::Null) };
+    let datum = input_with_modifier(ty.oid, typmod, &text)?;
+    let mut scratch = String::new();
+    Ok(to_value(ty, datum, &mut scratch) == value)
 }
 
 fn array_of(elem: Oid, len: i32, by_value: bool, align: u8, datums: &mut [Datum], nulls: &mut [bool]) -> Datum {
@@ -117,12 +132,6 @@ pub fn i64_array(values: &[i64]) -> Param {
 fn optional_i64_array(values: &mut dyn Iterator<Item = Option<i64>>) -> Param {
     let (mut datums, mut nulls) = split(values.map(|v| v.map(Datum::from)));
     Param::array(pg_sys::INT8ARRAYOID, array_of(pg_sys::INT8OID, 8, true, b'd', &mut datums, &mut nulls))
-}
-
-/// An integer[] parameter.
-pub fn i32_array(values: &[i32]) -> Param {
-    let (mut datums, mut nulls) = split(values.iter().map(|v| Some(Datum::from(*v))));
-    Param::array(pg_sys::INT4ARRAYOID, array_of(pg_sys::INT4OID, 4, true, b'i', &mut datums, &mut nulls))
 }
 
 /// A text[] parameter.
@@ -329,12 +338,39 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
                 ValueRef::Json(scratch)
             }
             Conv::Out { output } => {
-                let text = pg_sys::OidOutputFunctionCall(*output, datum);
+                let text = call_output(*output, datum);
                 scratch.push_str(&CStr::from_ptr(text).to_string_lossy());
                 pg_sys::pfree(text.cast());
                 ValueRef::Text(scratch)
             }
         }
+    }
+}
+
+thread_local! {
+    /// Look-ups of built-in output functions, which never change.
+    static OUTPUTS: RefCell<FxHashMap<u32, Box<pg_sys::FmgrInfo>>> = RefCell::new(FxHashMap::default());
+}
+
+/// SAFETY: `datum` must be of the type whose output function this is.
+unsafe fn call_output(output: Oid, datum: Datum) -> *mut c_char {
+    // SAFETY: the caller's promise. The look-up is boxed, so it stays where it is; it is never removed.
+    unsafe {
+        if output.to_u32() >= pg_sys::FirstNormalObjectId {
+            return pg_sys::OidOutputFunctionCall(output, datum);
+        }
+        let known = OUTPUTS.with_borrow(|o| o.get(&output.to_u32()).map(|info| &raw const **info));
+        let info = match known {
+            Some(info) => info,
+            None => {
+                let mut info: Box<pg_sys::FmgrInfo> = Box::new(std::mem::zeroed());
+                pg_sys::fmgr_info_cxt(output, &mut *info, pg_sys::TopMemoryContext);
+                let place = &raw const *info;
+                OUTPUTS.with_borrow_mut(|o| o.insert(output.to_u32(), info));
+                place
+            }
+        };
+        pg_sys::OutputFunctionCall(info.cast_mut(), datum)
     }
 }
 
@@ -495,7 +531,8 @@ pub fn same_datum(ty: &TypeInfo, a: Datum, b: Datum) -> bool {
             }
             let (n, m) = (pgrx::varlena::varsize_any(a), pgrx::varlena::varsize_any(b));
             if n == m {
-                let (x, y) = (std::slice::from_raw_parts(a.cast::<u8>(), n), std::slice::from_raw_parts(b.cast::<u8>(), m));
+                let (x, y) =
+                    (std::slice::from_raw_parts(a.cast::<u8>(), n), std::slice::from_raw_parts(b.cast::<u8>(), m));
                 if x == y {
                     return true;
                 }

@@ -93,6 +93,11 @@ impl Caught {
         self.state.is_some_and(|s| s.starts_with(b"23"))
     }
 
+    /// Did a type or a domain refuse a value (SQLSTATE classes 22 and 23)?
+    pub fn is_refused_value(&self) -> bool {
+        self.state.is_some_and(|s| s.starts_with(b"22") || s.starts_with(b"23"))
+    }
+
     /// Lets it go on.
     pub fn resume(self) -> ! {
         resume_unwind(self.panic)

@@ -22,9 +22,7 @@ macro_rules! function {
         #[allow(unsafe_code)]
         #[unsafe(no_mangle)]
         #[::pgrx::pg_guard]
-        pub unsafe extern "C-unwind" fn $wrapper(
-            fcinfo: ::pgrx::pg_sys::FunctionCallInfo,
-        ) -> ::pgrx::pg_sys::Datum {
+        pub unsafe extern "C-unwind" fn $wrapper(fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> ::pgrx::pg_sys::Datum {
             // SAFETY: PostgreSQL's own call frame.
             unsafe { $crate::pg::function::call(fcinfo, $body) }
         }

@@ -54,9 +54,7 @@ fn probe(leaf: Oid, key: &[String]) -> Result<Option<u32>> {
         pg_sys::index_rescan(scan, keys.as_mut_ptr(), n, std::ptr::null_mut(), 0);
         let slot = pg_sys::table_slot_create(raw, std::ptr::null_mut());
         let mut found = None;
-        while found.is_none()
-            && pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot)
-        {
+        while found.is_none() && pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
             let xids = [dirty.xmin, dirty.xmax].map(pg_sys::TransactionId::into_inner);
             found = xids.into_iter().find(|xid| *xid != 0);
         }

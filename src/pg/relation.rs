@@ -15,21 +15,17 @@ pub struct Relation {
 /// Lock modes used here.
 #[derive(Clone, Copy)]
 pub enum Lock {
-    None,
     AccessShare,
     RowExclusive,
     ShareRowExclusive,
-    AccessExclusive,
 }
 
 impl Lock {
     fn mode(self) -> i32 {
         (match self {
-            Lock::None => pg_sys::NoLock,
             Lock::AccessShare => pg_sys::AccessShareLock,
             Lock::RowExclusive => pg_sys::RowExclusiveLock,
             Lock::ShareRowExclusive => pg_sys::ShareRowExclusiveLock,
-            Lock::AccessExclusive => pg_sys::AccessExclusiveLock,
         }) as i32
     }
 }
@@ -99,11 +95,6 @@ impl Relation {
     /// Its owner.
     pub fn owner(&self) -> Oid {
         self.form().relowner
-    }
-
-    /// Has it ever had inheritance children (partitions included)?
-    pub fn has_subclass(&self) -> bool {
-        self.form().relhassubclass
     }
 
     /// Is it a partition?
@@ -186,7 +177,6 @@ pub enum Snapshot {
 /// Comparisons a scan key can ask for.
 #[derive(Clone, Copy)]
 pub enum Cmp {
-    Lt,
     Le,
     Eq,
     Ge,
@@ -199,7 +189,6 @@ pub type Key<'a> = (i16, Cmp, Field<'a>);
 fn scan_key(key: &Key<'_>) -> pg_sys::ScanKeyData {
     let (attno, cmp, field) = *key;
     let strategy = match cmp {
-        Cmp::Lt => pg_sys::BTLessStrategyNumber,
         Cmp::Le => pg_sys::BTLessEqualStrategyNumber,
         Cmp::Eq => pg_sys::BTEqualStrategyNumber,
         Cmp::Ge => pg_sys::BTGreaterEqualStrategyNumber,
@@ -207,7 +196,6 @@ fn scan_key(key: &Key<'_>) -> pg_sys::ScanKeyData {
     };
     let proc = match (field, cmp) {
         (Field::I32(_), Cmp::Eq) => pg_sys::F_INT4EQ,
-        (Field::I64(_), Cmp::Lt) => pg_sys::F_INT8LT,
         (Field::I64(_), Cmp::Le) => pg_sys::F_INT8LE,
         (Field::I64(_), Cmp::Eq) => pg_sys::F_INT8EQ,
         (Field::I64(_), Cmp::Ge) => pg_sys::F_INT8GE,
@@ -371,7 +359,8 @@ impl<'r> Inserter<'r> {
         unsafe {
             let context = memory_context(pg_sys::CurTransactionContext);
             let row_context = memory_context(context);
-            let saved = std::mem::replace(&mut *(&raw mut pg_sys::CurrentMemoryContext), context);
+            let saved = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = context;
             let estate = pg_sys::CreateExecutorState();
             let info = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast();
             pg_sys::InitResultRelInfo(info, rel.raw, 1, std::ptr::null_mut(), 0);
@@ -387,7 +376,8 @@ impl<'r> Inserter<'r> {
         // SAFETY: the slot has as many attributes as the table; datums are copied by the insert and freed with the
         // per-tuple context.
         unsafe {
-            let saved = std::mem::replace(&mut *(&raw mut pg_sys::CurrentMemoryContext), self.row_context);
+            let saved = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = self.row_context;
             pg_sys::ExecClearTuple(self.slot);
             assert_eq!(fields.len(), (*(*self.slot).tts_tupleDescriptor).natts as usize);
             for (i, field) in fields.iter().enumerate() {

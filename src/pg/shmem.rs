@@ -34,10 +34,7 @@ pub struct Shared<T: Plain> {
 impl<T: Plain> Shared<T> {
     /// Not there yet.
     pub const fn new() -> Self {
-        Shared {
-            block: AtomicPtr::new(std::ptr::null_mut()),
-            lock: AtomicPtr::new(std::ptr::null_mut()),
-        }
+        Shared { block: AtomicPtr::new(std::ptr::null_mut()), lock: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
     /// Is the library preloaded and the block there?

@@ -25,11 +25,6 @@ impl Param {
         Param { oid: pg_sys::INT8OID, datum: v.map(Datum::from) }
     }
 
-    /// An integer.
-    pub fn i32(v: i32) -> Param {
-        Param { oid: pg_sys::INT4OID, datum: Some(Datum::from(v)) }
-    }
-
     /// An OID as regclass.
     pub fn regclass(v: Oid) -> Param {
         Param { oid: pg_sys::REGCLASSOID, datum: Some(Datum::from(v)) }
@@ -45,16 +40,6 @@ impl Param {
         Param { oid: pg_sys::TEXTOID, datum: v.map(datum::text_datum) }
     }
 
-    /// A bytea.
-    pub fn bytes(v: &[u8]) -> Param {
-        Param { oid: pg_sys::BYTEAOID, datum: Some(datum::bytes_datum(v)) }
-    }
-
-    /// A jsonb from its text, which must be valid.
-    pub fn jsonb(v: &str) -> Param {
-        Param { oid: pg_sys::JSONBOID, datum: Some(datum::jsonb_datum(v)) }
-    }
-
     /// An array of `elem` (one of the built-in types that have a fixed array type here).
     pub(super) fn array(array_type: Oid, datum: Datum) -> Param {
         Param { oid: array_type, datum: Some(datum) }
@@ -63,11 +48,6 @@ impl Param {
     /// A bigint[].
     pub fn i64s(values: &[i64]) -> Param {
         datum::i64_array(values)
-    }
-
-    /// An integer[].
-    pub fn i32s(values: &[i32]) -> Param {
-        datum::i32_array(values)
     }
 
     /// A text[].
@@ -111,19 +91,9 @@ impl Rows {
         self.datum(row, col).map(|d| d.value() as i64)
     }
 
-    /// An integer.
-    pub fn i32(&self, row: usize, col: i32) -> Option<i32> {
-        self.datum(row, col).map(|d| d.value() as i32)
-    }
-
     /// An OID or regclass.
     pub fn oid(&self, row: usize, col: i32) -> Option<Oid> {
         self.datum(row, col).map(|d| Oid::from(d.value() as u32))
-    }
-
-    /// A boolean.
-    pub fn bool(&self, row: usize, col: i32) -> Option<bool> {
-        self.datum(row, col).map(|d| d.value() as u8 != 0)
     }
 
     /// A text or bytea, detoasted.
@@ -139,8 +109,7 @@ impl Rows {
     /// A name.
     pub fn name(&self, row: usize, col: i32) -> Option<String> {
         // SAFETY: a name is NUL-terminated.
-        self.datum(row, col)
-            .map(|d| unsafe { CStr::from_ptr(d.cast_mut_ptr()) }.to_string_lossy().into_owned())
+        self.datum(row, col).map(|d| unsafe { CStr::from_ptr(d.cast_mut_ptr()) }.to_string_lossy().into_owned())
     }
 
     /// The value in the form it travels in, appended as `scratch` where it has no form of its own.
@@ -171,7 +140,22 @@ const FETCH: i64 = 1000;
 impl Connection {
     /// Calls `each` with every row of a query under the active snapshot (a fresh one is made when there is none that
     /// sees our writes), fetching some at a time.
-    pub fn each(&self, sql: &str, params: &[Param], mut each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+    pub fn each(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+        self.cursor(sql, params, false, each)
+    }
+
+    /// The same under the active snapshot as it is.
+    pub fn each_seen(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+        self.cursor(sql, params, true, each)
+    }
+
+    fn cursor(
+        &self,
+        sql: &str,
+        params: &[Param],
+        read_only: bool,
+        mut each: impl FnMut(&Rows, usize) -> Result<()>,
+    ) -> Result<()> {
         let text = CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?;
         let (mut types, mut values, nulls) = split(params);
         // SAFETY: as in `run`; the portal is closed below or by the transaction's end.
@@ -183,7 +167,7 @@ impl Connection {
                 types.as_mut_ptr(),
                 values.as_mut_ptr(),
                 nulls.as_ptr(),
-                false,
+                read_only,
                 0,
             );
             loop {
@@ -291,12 +275,6 @@ unsafe fn set_local(name: &CStr, value: &CStr) {
 pub fn current_user_name() -> String {
     // SAFETY: the user exists.
     unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }.to_string_lossy().into_owned()
-}
-
-/// Is the current user a superuser?
-pub fn superuser() -> bool {
-    // SAFETY: a plain look-up.
-    unsafe { pg_sys::superuser() }
 }
 
 /// May the current user act as `role`?

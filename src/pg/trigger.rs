@@ -100,9 +100,15 @@ impl Tuples<'_> {
 
     /// The next row; it lives until the next call.
     pub fn next_tuple(&mut self) -> Option<Tuple<'_>> {
-        // SAFETY: the store and the slot live as long as we; attributes are fetched at once.
+        // SAFETY: the store and the slot live as long as we; attributes are fetched at once. A store that has spilled to
+        // disk allocates the row in the current context and leaves it to the slot to free: that context must not be
+        // reset before.
         unsafe {
-            if !pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot) {
+            let saved = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = (*self.slot).tts_mcxt;
+            let found = pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot);
+            pg_sys::CurrentMemoryContext = saved;
+            if !found {
                 return None;
             }
             pg_sys::slot_getallattrs(self.slot);

@@ -21,11 +21,17 @@ pub enum Conv {
     Json,
     Jsonb,
     /// An array of a type that is none of json, jsonb, composite.
-    Array { elem: Box<TypeInfo> },
+    Array {
+        elem: Box<TypeInfo>,
+    },
     /// A composite type: its live attributes.
-    Composite { fields: Vec<(String, TypeInfo)> },
+    Composite {
+        fields: Vec<(String, TypeInfo)>,
+    },
     /// Anything else: the type's text form under pinned settings.
-    Out { output: Oid },
+    Out {
+        output: Oid,
+    },
 }
 
 /// A type and how it is handled.
@@ -56,8 +62,6 @@ pub struct Column {
     pub ty: TypeInfo,
     /// Type modifier.
     pub typmod: i32,
-    /// GENERATED ALWAYS AS IDENTITY.
-    pub identity_always: bool,
 }
 
 impl TypeInfo {
@@ -155,13 +159,7 @@ pub fn columns(rel: &Relation) -> Vec<Column> {
     // SAFETY: the relation is open, its descriptor lives as long.
     unsafe { attributes(rel.tuple_desc()) }
         .filter(|a| a.attgenerated == 0)
-        .map(|a| Column {
-            attno: a.attnum,
-            name: attribute_name(a),
-            ty: TypeInfo::of(a.atttypid),
-            typmod: a.atttypmod,
-            identity_always: a.attidentity as u8 == b'a',
-        })
+        .map(|a| Column { attno: a.attnum, name: attribute_name(a), ty: TypeInfo::of(a.atttypid), typmod: a.atttypmod })
         .collect()
 }
 
@@ -241,7 +239,9 @@ fn check_key_type(rel: &Relation, column: &Column, collation: Oid) -> Result<()>
                 TypeInfo::sql_name(column.ty.oid)
             ),
         )
-        .hint("Two spellings of one key would be two rows elsewhere: use an integer, text, uuid, date or timestamp key."))
+        .hint(
+            "Two spellings of one key would be two rows elsewhere: use an integer, text, uuid, date or timestamp key.",
+        ))
     };
     // SAFETY: catalog look-ups.
     let is_enum = unsafe { pg_sys::get_typtype(column.ty.base) } == pg_sys::TYPTYPE_ENUM as i8;

@@ -111,7 +111,8 @@ pub fn active_snapshot_sees(xid: u32) -> bool {
     let xid = pg_sys::TransactionId::from_inner(xid);
     // SAFETY: a statement is running, so there is an active snapshot; it is not modified.
     unsafe {
-        !pg_sys::TransactionIdIsCurrentTransactionId(xid) && !pg_sys::XidInMVCCSnapshot(xid, pg_sys::GetActiveSnapshot())
+        !pg_sys::TransactionIdIsCurrentTransactionId(xid)
+            && !pg_sys::XidInMVCCSnapshot(xid, pg_sys::GetActiveSnapshot())
     }
 }
 
@@ -199,12 +200,6 @@ impl Drop for ActiveSnapshot {
             unsafe { pg_sys::PopActiveSnapshot() };
         }
     }
-}
-
-/// Makes our own writes visible to what follows.
-pub fn command_counter_increment() {
-    // SAFETY: inside a transaction.
-    unsafe { pg_sys::CommandCounterIncrement() }
 }
 
 /// Waits until the commit of `xid` is on disk, if it has not been yet. Does nothing on a standby.

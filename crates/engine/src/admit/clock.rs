@@ -1,7 +1,5 @@
 //! Time: lamports above those of parents and roots, and not too far ahead.
 
-use rustc_hash::FxHashMap;
-
 use super::parts::{Layout, Place};
 use super::{Admitted, Clock, Known, event_id, named};
 use crate::error::{Error, Result};
@@ -13,7 +11,8 @@ use crate::wire::Batch;
 /// Lamports of every event that the batch's new events name.
 pub(super) struct Lamports<'l, 'b> {
     layout: &'l Layout<'b>,
-    logged: FxHashMap<EventId, u64>,
+    /// What the log answered, by id.
+    logged: Vec<(EventId, u64)>,
 }
 
 impl<'l, 'b> Lamports<'l, 'b> {
@@ -40,7 +39,10 @@ impl<'l, 'b> Lamports<'l, 'b> {
     fn get(&self, admitted: &Admitted, id: &EventId) -> Option<u64> {
         match self.layout.place(admitted, id) {
             Place::New(lamport) => Some(lamport),
-            Place::Elsewhere => self.logged.get(id).copied(),
+            Place::Elsewhere => {
+                let at = self.logged.binary_search_by(|(logged, _)| logged.cmp(id)).ok()?;
+                Some(self.logged[at].1)
+            }
         }
     }
 }

@@ -4,6 +4,8 @@
 //! and what the log holds already and must be compared with ([`same_event`]). Who may push as which peer is not decided
 //! here.
 //!
+//! Names come from outside, so nothing here hashes them without a secret: maps are ordered.
+//!
 //! A circle of deps needs no search: along deps lamports rise, so some event of a circle fails [`Error::LamportOrder`].
 
 mod clock;

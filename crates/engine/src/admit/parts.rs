@@ -1,8 +1,7 @@
 //! Cutting the runs of a batch where the log's knowledge ends and where they overlap.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-
-use rustc_hash::FxHashMap;
 
 use super::{Admitted, EventView, Known, Part, digest, event_id, same_event};
 use crate::error::{Error, Result};
@@ -11,7 +10,7 @@ use crate::wire::Batch;
 
 /// Where each peer of the batch stands.
 pub(super) struct Layout<'b> {
-    peers: FxHashMap<&'b str, Peer>,
+    peers: BTreeMap<&'b str, Peer>,
 }
 
 /// One peer of the batch.
@@ -49,12 +48,11 @@ impl Layout<'_> {
 
 /// Splits every run in what the log knows, what another run of the batch tells as well, and what is new.
 pub(super) fn cut<'b>(batch: &'b Batch, log: &mut impl Known) -> Result<(Layout<'b>, Admitted)> {
-    let mut peers: FxHashMap<&str, Peer> = FxHashMap::default();
+    let mut peers: BTreeMap<&str, Peer> = BTreeMap::new();
     for (index, run) in batch.runs.iter().enumerate().filter(|(_, run)| !run.ops.is_empty()) {
         peers.entry(&run.peer).or_default().runs.push((run.counter_start, index));
     }
-    let mut names: Vec<&str> = peers.keys().copied().collect();
-    names.sort_unstable();
+    let names: Vec<&str> = peers.keys().copied().collect();
     let known = log.next_counters(&names)?;
     let mut cutter = Cutter { batch, spans: spans_of(batch)?, admitted: Admitted::default() };
     for (name, known) in names.into_iter().zip(known) {

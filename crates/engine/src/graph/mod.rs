@@ -20,12 +20,12 @@ pub mod oracle;
 #[cfg(test)]
 mod tests;
 
-use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::id::{Dot, EventId, MAX_CLOCK};
 
-pub use walk::{Difference, Relation, compare, difference, heads_of, lca, version_vector};
+pub use walk::{Difference, Relation, compare, difference, events_since, heads_of, lca, version_vector};
 
 /// A peer's local number. Local numbers stay at home: another graph numbers otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,7 +110,7 @@ pub trait Runs {
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     names: Vec<Box<str>>,
-    index: FxHashMap<Box<str>, PeerIdx>,
+    index: BTreeMap<Box<str>, PeerIdx>,
     /// Per peer its runs, rising and without holes.
     runs: Vec<Vec<RunHead>>,
     /// The frontier, sorted: events that no event names as a parent.
@@ -227,7 +227,11 @@ impl Graph {
                 Some(_) => {}
             }
         }
-        self.heads.retain(|head| run.parents().all(|parent| parent != *head));
+        for parent in run.parents() {
+            if let Ok(at) = self.heads.binary_search(&parent) {
+                self.heads.remove(at);
+            }
+        }
         let head = LocalId { peer: run.peer, counter: run.end() - 1 };
         let at = self.heads.partition_point(|h| *h < head);
         self.heads.insert(at, head);

@@ -68,6 +68,11 @@ pub fn lca(runs: &mut impl Runs, a: &[LocalId], b: &[LocalId]) -> Result<Vec<Loc
     heads_of(runs, &candidates)
 }
 
+/// What the version headed by `heads` holds beyond the one headed by `since`.
+pub fn events_since(runs: &mut impl Runs, heads: &[LocalId], since: &[LocalId]) -> Result<Vec<Span>> {
+    Ok(difference(runs, heads, since)?.only_a)
+}
+
 /// Those of `events` that no other of them has in its past, sorted: the heads of the version they span. Walks down to
 /// the least lamport among them at most.
 pub fn heads_of(runs: &mut impl Runs, events: &[LocalId]) -> Result<Vec<LocalId>> {

@@ -45,6 +45,7 @@ fn check_one(seed: u64) -> (usize, usize) {
     let batch_len = 1 + rng.below(events.len());
     let (batch, log) = events.split_at(batch_len);
     let least = batch.iter().map(Candidate::effective_lamport).min().unwrap();
+    let least = if rng.chance(20) { rng.below(least as usize + 1) as u64 } else { least };
     let window: Vec<_> = log.iter().filter(|c| c.effective_lamport() >= least).copied().collect();
 
     let before = shown(&replay_row(log.iter().copied()));

@@ -101,8 +101,8 @@ pub enum Merged<'a> {
 /// Merges the batch's events on one row.
 ///
 /// `exists_now`: the table has the row. `window`: the log's events on the row with effective lamport >= L. `batch`: new
-/// events, none of them in the log, all with effective lamport >= L. L may be chosen smaller than the batch's least;
-/// nothing is read from it. Where table and log disagree about the row's existence (capture was bypassed), the history
+/// events, none of them in the log, all with effective lamport >= L. L may be any lamport up to the batch's least, but the
+/// window must hold all of the log's events from it on and none below. Where table and log disagree about the row's existence (capture was bypassed), the history
 /// is asked for and decides.
 pub fn merge_row<'a>(exists_now: bool, window: &[Candidate<'a>], batch: &[Candidate<'a>]) -> Merged<'a> {
     let all = Competition { known: window, batch };

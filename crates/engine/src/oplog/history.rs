@@ -1,6 +1,6 @@
 //! What merging asks of a log, wherever it is kept.
 
-use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 use super::Oplog;
 use crate::error::Result;
@@ -11,8 +11,10 @@ use crate::planted::{self, Bug};
 
 /// The seam to history. In memory it is an [`Oplog`]; in the database, the log table.
 pub trait History {
-    /// Adds to `found` the events on `rows` whose effective lamport is at least `least` (0: all of them). More than
-    /// asked for does no harm as long as it is complete from some lamport on; an event must not be given twice.
+    /// Adds to `found` the events on `rows` whose effective lamport is at least `least` (0: all of them), each once.
+    ///
+    /// No older ones, even when they lie in the same run: a delete below `least` would pass for the row's last one,
+    /// while a greater one, also below, was not looked for.
     fn events_on(&mut self, rows: &[(&str, &str)], least: u64, found: &mut Found) -> Result<()>;
 }
 
@@ -37,7 +39,7 @@ pub struct Found {
     /// Row (as an index of those asked for), lamport, peer, counter.
     events: Vec<(u32, u64, u32, u64)>,
     peers: Vec<Box<str>>,
-    index: FxHashMap<Box<str>, u32>,
+    index: BTreeMap<Box<str>, u32>,
 }
 
 impl Found {
@@ -92,21 +94,25 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Groups events by the row they are about. Rows come in the order of their first event, a row's events in the order
-    /// given. What is not about a row is left out.
+    /// Groups events by the row they are about. Rows come in the order of their keys, in which they can be locked; a row's
+    /// events in the order given. What is not about a row is left out.
     pub fn group(events: impl IntoIterator<Item = Candidate<'a>>) -> Self {
-        let mut index: FxHashMap<(&str, &str), usize> = FxHashMap::default();
-        let mut keys = vec![];
-        let tagged = events.into_iter().filter_map(|event| {
-            let key = event.op.row_key()?;
-            let row = *index.entry(key).or_insert_with(|| {
+        let mut tagged: Vec<((&str, &str), u32)> = vec![];
+        let mut events: Vec<Candidate<'_>> = events.into_iter().filter(|event| event.op.row_key().is_some()).collect();
+        tagged.extend(events.iter().zip(0..).filter_map(|(event, at)| Some((event.op.row_key()?, at))));
+        if !tagged.is_sorted() {
+            // Sorted, not hashed: row ids come from outside.
+            tagged.sort_unstable();
+            events = tagged.iter().map(|&(_, at)| events[at as usize]).collect();
+        }
+        let (mut keys, mut bounds): (Vec<(&str, &str)>, Vec<usize>) = (vec![], vec![]);
+        for (at, &(key, _)) in tagged.iter().enumerate() {
+            if keys.last() != Some(&key) {
                 keys.push(key);
-                keys.len() - 1
-            });
-            Some((row, event))
-        });
-        let tagged: Vec<_> = tagged.collect();
-        let (events, bounds) = by_row(tagged, keys.len());
+                bounds.push(at);
+            }
+        }
+        bounds.push(events.len());
         Rows { keys, events, bounds }
     }
 
@@ -122,14 +128,30 @@ impl<'a> Rows<'a> {
 
     /// What was found on the rows of `keys`, by the same indices.
     pub fn found(keys: &[(&'a str, &'a str)], found: &'a Found) -> Self {
-        let (events, bounds) = by_row(found.iter().collect(), keys.len());
+        let rows: Vec<u32> = found.events.iter().map(|&(row, ..)| row).collect();
+        let events = found.iter().map(|(_, event)| event).collect();
+        let (events, bounds) = by_row(&rows, events, keys.len());
         Rows { keys: keys.to_vec(), events, bounds }
     }
 }
 
-/// Brings events tagged with their row together.
-fn by_row(mut tagged: Vec<(usize, Candidate<'_>)>, rows: usize) -> (Vec<Candidate<'_>>, Vec<usize>) {
-    tagged.sort_by_key(|(row, _)| *row);
-    let bounds = (0..=rows).map(|row| tagged.partition_point(|(r, _)| *r < row)).collect();
-    (tagged.into_iter().map(|(_, event)| event).collect(), bounds)
+/// Brings the events of each row together, by counting. `rows`: the row of each event, below `count`.
+fn by_row<'a>(rows: &[u32], events: Vec<Candidate<'a>>, count: usize) -> (Vec<Candidate<'a>>, Vec<usize>) {
+    let mut bounds = vec![0; count + 1];
+    for &row in rows {
+        bounds[row as usize + 1] += 1;
+    }
+    for row in 0..count {
+        bounds[row + 1] += bounds[row];
+    }
+    if rows.is_sorted() {
+        return (events, bounds);
+    }
+    let mut next = bounds.clone();
+    let mut order = vec![0u32; events.len()];
+    for (at, &row) in rows.iter().enumerate() {
+        order[next[row as usize]] = at as u32;
+        next[row as usize] += 1;
+    }
+    (order.into_iter().map(|at| events[at as usize]).collect(), bounds)
 }

@@ -11,8 +11,6 @@ mod page;
 
 use std::collections::BTreeMap;
 
-use rustc_hash::FxHashMap;
-
 use crate::admit::{Admitted, EventView, Known, Part, digest, same_event, views};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, LocalId, RunHead, Runs};
@@ -34,7 +32,7 @@ pub struct Oplog {
     /// Per peer its runs as they were appended, rising.
     pieces: Vec<Vec<Piece>>,
     /// By table and row the operations on it, by effective lamport.
-    rows: BTreeMap<Box<str>, FxHashMap<Box<str>, Vec<u32>>>,
+    rows: BTreeMap<Box<str>, BTreeMap<Box<str>, Vec<u32>>>,
 }
 
 /// A run as it was appended.
@@ -103,7 +101,7 @@ impl Oplog {
         let this = effective(at as u32);
         let before = self.row_list(tbl, row).partition_point(|&other| effective(other) <= this);
         if !self.rows.contains_key(tbl) {
-            self.rows.insert(tbl.into(), FxHashMap::default());
+            self.rows.insert(tbl.into(), BTreeMap::new());
         }
         let rows = self.rows.get_mut(tbl).expect("just put there");
         match rows.get_mut(row) {
@@ -138,7 +136,7 @@ impl Oplog {
         self.row_list(tbl, row).iter().map(|&at| self.candidate(at as usize))
     }
 
-    /// Every row that some event is about: tables in order, rows in any.
+    /// Every row that some event is about, in order.
     pub fn row_keys(&self) -> impl Iterator<Item = (&str, &str)> {
         self.rows.iter().flat_map(|(tbl, rows)| rows.keys().map(move |row| (tbl.as_ref(), row.as_ref())))
     }

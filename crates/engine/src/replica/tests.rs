@@ -62,6 +62,44 @@ fn the_hub_writes_down_what_its_table_did() {
     a.check();
 }
 
+/// Attack 26: two insert the row, one of them with `d`. Whatever the order, `d` is what somebody wrote.
+#[test]
+fn a_default_yields_to_whoever_wrote() {
+    for order in [[0, 1], [1, 0]] {
+        let (mut x, mut y) = (Replica::new("x"), Replica::new("y"));
+        x.insert("t", "1", &[("a", ValueRef::Int(1)), ("d", ValueRef::Int(8))]).unwrap();
+        for row in ["2", "1"] {
+            y.insert("t", row, &[("a", ValueRef::Int(2))]).unwrap();
+        }
+        let batches = [&x, &y].map(|client| client.pull(&Versions::new(), 99).unwrap().batch);
+        let mut hub = Replica::with_hooks("hub", Counting);
+        for at in order {
+            hub.apply(batches[at].clone()).unwrap();
+            hub.check();
+        }
+        let row = hub.row("t", "1").unwrap();
+        assert_eq!((&row["a"], &row["d"]), (&Value::Int(2), &Value::Int(8)), "order {order:?}");
+    }
+}
+
+/// Attack 27: a late push wins a cell, but is older than the counter's last rewrite.
+#[test]
+fn a_late_push_moves_the_counter_on() {
+    let (mut a, mut b) = (Replica::new("a"), Replica::new("b"));
+    let mut hub = Replica::with_hooks("hub", Counting);
+    a.insert("t", "1", &[("x", ValueRef::Int(1))]).unwrap();
+    hub.apply(a.pull(&Versions::new(), 99).unwrap().batch).unwrap();
+    b.pull_in(a.pull(&Versions::new(), 99).unwrap().batch).unwrap();
+    b.update("t", "1", "late", ValueRef::Int(1)).unwrap();
+    for value in 2..5 {
+        a.update("t", "1", "x", ValueRef::Int(value)).unwrap();
+        hub.apply(a.pull(&hub.versions(), 99).unwrap().batch).unwrap();
+    }
+    hub.apply(b.pull(&hub.versions(), 99).unwrap().batch).unwrap();
+    assert_eq!(text(hub.row("t", "1")), "d=Int(7) late=Int(1) n=Int(4) x=Int(4)");
+    hub.check();
+}
+
 fn first_op(batch: &Batch) -> Batch {
     let mut first = batch.clone();
     first.runs.truncate(1);
@@ -83,4 +121,43 @@ fn a_clone_that_goes_on_by_itself_is_refused() {
     assert_eq!(event, EventId::new("a", 1));
     assert_ne!(known, got);
     assert_eq!(*hub.tables(), before);
+}
+
+/// `cargo test --release -p crdt_engine push_speed -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn push_speed() {
+    const ROWS: usize = 25_000;
+    let mut client = Replica::new("c");
+    for row in 0..ROWS {
+        let row = row.to_string();
+        client.insert("t", &row, &[("a", ValueRef::Int(1)), ("b", ValueRef::Int(2))]).unwrap();
+    }
+    let mut hub = Replica::new("hub");
+    let mut push = |what: &str, client: &Replica, known: &Versions| {
+        let batch = client.pull(known, usize::MAX).unwrap().batch;
+        let mut one = Batch { ops: batch.ops, runs: vec![batch.runs[0].clone()] };
+        one.runs[0].ops.end = batch.runs.last().unwrap().ops.end;
+        let ops = one.ops.len();
+        let mut admitted_only = one.clone();
+        let start = std::time::Instant::now();
+        let clock = Clock { greatest: MAX_CLOCK, events: 0 };
+        let admitted = admit(&mut admitted_only, &mut hub.log(), clock).unwrap();
+        let after_admit = start.elapsed();
+        let rows = Rows::group(admitted.events(&admitted_only)).keys().len();
+        let after_group = start.elapsed();
+        let start = std::time::Instant::now();
+        hub.pull_in(one).unwrap();
+        let (all, group) = (start.elapsed(), after_group - after_admit);
+        println!("{what}: {ops} ops, {rows} rows: admit {after_admit:?}, group {group:?}, everything {all:?}");
+    };
+    push("inserts", &client, &Versions::new());
+    push("the same", &client, &Versions::new());
+    let known = client.versions();
+    for op in 0..100_000 {
+        let (row, col) = ((op % ROWS).to_string(), ["a", "b", "c", "d"][op / ROWS]);
+        client.update("t", &row, col, ValueRef::Int(3)).unwrap();
+    }
+    push("updates", &client, &known);
+    push("the same", &client, &known);
 }

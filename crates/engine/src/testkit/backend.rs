@@ -117,8 +117,13 @@ impl Hooks for Will {
 }
 
 /// The engine's own replica as a backend.
+pub fn memory(peer: &str, will: Will) -> Box<dyn Backend> {
+    Box::new(Memory::new(peer, will))
+}
+
+/// A replica, and what its merges read.
 #[derive(Clone)]
-pub(super) struct Memory {
+struct Memory {
     replica: Replica<Will>,
     will: Will,
     rows: usize,
@@ -126,7 +131,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub fn new(peer: &str, will: Will) -> Self {
+    fn new(peer: &str, will: Will) -> Self {
         Memory { replica: Replica::with_hooks(peer, will), will, rows: 0, rows_by_history: 0 }
     }
 

@@ -17,7 +17,7 @@ mod suite;
 mod transport;
 mod world;
 
-pub use backend::{Backend, Receipt, Refusal, Will, Write};
+pub use backend::{Backend, Receipt, Refusal, Will, Write, memory};
 pub use rng::Rng;
 pub use suite::{Report, check_all, run_one};
 pub use world::{Stats, World};

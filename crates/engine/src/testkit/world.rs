@@ -1,6 +1,6 @@
 //! Replicas, the network between them, and one random schedule.
 
-use super::backend::{Backend, Memory, Refusal, Will, Write};
+use super::backend::{Backend, Refusal, Will, Write, memory};
 use super::{Rng, oracle, transport};
 use crate::wire::{Batch, Versions};
 
@@ -56,10 +56,10 @@ impl World {
         let hubs = usize::from(clients < 2 || rng.chance(85)) + usize::from(rng.chance(25));
         let mut nodes: Vec<Box<dyn Backend>> = vec![];
         for (hub, peer) in ["hub:0", "hub:1"].iter().enumerate().take(hubs) {
-            nodes.push(Box::new(Memory::new(peer, Will::Hub(1 + hub as i64))));
+            nodes.push(memory(peer, Will::Hub(1 + hub as i64)));
         }
         for peer in ["a", "b", "ab", "é", "B", "zz"].iter().take(clients) {
-            nodes.push(Box::new(Memory::new(peer, Will::None)));
+            nodes.push(memory(peer, Will::None));
         }
         Self::of(rng, nodes)
     }

@@ -1,0 +1,128 @@
+//! Making table and log agree again: `crdt.repair`.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crdt_engine::value::Parsed;
+use crdt_engine::{OpBuf, Origin, ValueRef};
+
+use crate::apply::{self, Action, ORDERS, RowChange, TableChange};
+use crate::capture;
+use crate::catalog::{self, Table};
+use crate::error::{Error, Result, state};
+use crate::generic;
+use crate::pg::function::{Args, Out};
+use crate::pg::spi;
+use crate::track;
+use crate::verify::{Difference, JSON_DEPTH, What, differences};
+
+/// `crdt.repair(tbl, direction)`
+pub fn repair(args: &Args<'_>) -> Result<Out> {
+    let relid = args.oid(0, "tbl")?;
+    let direction = args.text(1, "direction")?;
+    track::check_owner(relid)?;
+    let table = catalog::tracked(relid)?;
+    lock_writers_out(&table)?;
+    match direction.as_str() {
+        "log" => Ok(Out::I64(repair_log(&table)?)),
+        "table" => Ok(Out::I64(repair_table(&table)?)),
+        _ => Err(Error::new(state::INVALID_PARAMETER, format!("direction \"{direction}\" is neither log nor table"))
+            .hint("'log' makes the log agree with the table, 'table' the table with the log.")),
+    }
+}
+
+/// Writes events of this hub, so that the log agrees with the table; how many.
+fn repair_log(table: &Rc<Table>) -> Result<i64> {
+    let mut events = 0;
+    differences(table, &mut |difference| {
+        events += 1;
+        capture::append(difference.doc, |ops| agree(ops, table, &difference))
+    })?;
+    Ok(events)
+}
+
+/// Appends the operation after which the log shows what the table shows.
+fn agree(ops: &mut OpBuf, table: &Table, difference: &Difference) -> Result<()> {
+    let tbl = ops.sym(&table.alias);
+    match &difference.what {
+        What::OnlyInTable(cells) => {
+            ops.insert(tbl, &difference.row)?;
+            for (column, json) in cells {
+                let col = ops.sym(column);
+                ops.cell(col, ValueRef::parse_json(json, JSON_DEPTH)?.value())?;
+            }
+        }
+        What::OnlyInLog(_) => ops.delete(tbl, &difference.row)?,
+        What::Cell { column, in_table, .. } => {
+            let col = ops.sym(column);
+            let value = ValueRef::parse_json(in_table, JSON_DEPTH)?;
+            ops.update(tbl, &difference.row, col, value.value(), Origin::Explicit)?;
+        }
+    }
+    Ok(())
+}
+
+/// A table that is being repaired must not change meanwhile, nor any partition of it.
+fn lock_writers_out(table: &Table) -> Result<()> {
+    let sql = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table.sql_name);
+    spi::as_role(catalog::names()?.owner, || spi::connect(|c| c.run(&sql, &[], false).map(|_| ())))
+}
+
+/// What one row needs, with its values parsed.
+struct Need<'d> {
+    action: Action,
+    cells: Vec<(usize, Parsed<'d>)>,
+}
+
+/// Writes the table, so that it agrees with the log; how many disagreements there were. What defaults and triggers make
+/// of it are events of this database.
+fn repair_table(table: &Rc<Table>) -> Result<i64> {
+    let mut found = Vec::new();
+    differences(table, &mut |difference| {
+        found.push(difference);
+        Ok(())
+    })?;
+    let mut by_doc: BTreeMap<i64, BTreeMap<&str, Need<'_>>> = BTreeMap::new();
+    for difference in &found {
+        need(table, difference, by_doc.entry(difference.doc).or_default())?;
+    }
+    for (doc, rows) in &by_doc {
+        write_rows(table, *doc, rows)?;
+    }
+    Ok(found.len() as i64)
+}
+
+fn need<'d>(table: &Table, difference: &'d Difference, rows: &mut BTreeMap<&'d str, Need<'d>>) -> Result<()> {
+    let action = match difference.what {
+        What::OnlyInTable(_) => Action::Delete,
+        What::OnlyInLog(_) => Action::Insert,
+        What::Cell { .. } => Action::Update,
+    };
+    let need = rows.entry(&difference.row).or_insert(Need { action, cells: Vec::new() });
+    let mut cell = |column: &str, json: &'d str| -> Result<()> {
+        let writable = |i: &usize| !table.key.contains(i) && table.doc_column != Some(*i);
+        if let Some(index) = table.columns.iter().position(|c| c.name == column).filter(writable) {
+            need.cells.push((index, ValueRef::parse_json(json, JSON_DEPTH)?));
+        }
+        Ok(())
+    };
+    match &difference.what {
+        What::OnlyInTable(_) => {}
+        What::OnlyInLog(cells) => cells.iter().try_for_each(|(column, json)| cell(column, json))?,
+        What::Cell { column, in_log, .. } => cell(column, in_log.as_deref().unwrap_or("null"))?,
+    }
+    need.cells.sort_by_key(|(index, _)| *index);
+    Ok(())
+}
+
+fn write_rows(table: &Rc<Table>, doc: i64, rows: &BTreeMap<&str, Need<'_>>) -> Result<()> {
+    let doc_name = table.doc_column.and(catalog::doc(doc)?.name.clone());
+    let rows = rows.iter().map(|(row, need)| RowChange {
+        row,
+        action: need.action,
+        cells: need.cells.iter().map(|(index, value)| (*index, value.value())).collect(),
+    });
+    let change = TableChange { table: table.clone(), doc_name, rows: rows.collect() };
+    let ((), captured) = capture::observe(|| apply::write(std::slice::from_ref(&change), &ORDERS[0]))?;
+    generic::append_unmeant(&change, captured)
+}

@@ -1,0 +1,76 @@
+-- A replica asks for what it does not have, page by page.
+SET client_min_messages = warning;
+SELECT crdt.create_doc('hub', 'pull') AS doc \gset
+CREATE TABLE pulled (id int PRIMARY KEY, title text, done bool);
+SELECT crdt.track('pulled', doc => :doc) = :doc AS tracked;
+INSERT INTO pulled VALUES (1, 'milk', false), (2, 'bread', false);
+UPDATE pulled SET done = true WHERE id = 1;
+DELETE FROM pulled WHERE id = 2;
+INSERT INTO pulled VALUES (3, 'tea', NULL);
+
+-- Everything, and the runs of one writer as one.
+SELECT jsonb_pretty(plain(crdt.pull(:doc, '{}')));
+
+-- In pages of at most two operations; a transaction is never cut.
+SELECT crdt.pull(:doc, '{"limit": 2}') AS page \gset
+SELECT jsonb_array_length(:'page'::jsonb -> 'events' -> 0 -> 'ops') AS ops, :'page'::jsonb -> 'has_more' AS more;
+SELECT crdt.pull(:doc, jsonb_build_object('limit', 2, 'known_peers', :'page'::jsonb -> 'versions')) AS page \gset
+SELECT plain(:'page'::jsonb);
+SELECT crdt.pull(:doc, jsonb_build_object('limit', 2, 'known_peers', :'page'::jsonb -> 'versions')) AS page \gset
+SELECT plain(:'page'::jsonb);
+SELECT jsonb_array_length(plain(crdt.pull(:doc, '{"limit": 0}')) -> 'events' -> 0 -> 'ops') AS "a whole transaction at least";
+
+-- A reader who knows a part of a run gets the rest of it.
+SELECT plain(crdt.doc_get_pending(:doc, jsonb_build_object(p.peer, 0))) FROM crdt.peers AS p WHERE p.doc = :doc;
+
+-- Nothing is new for who has all.
+SELECT plain(crdt.pull(:doc, jsonb_build_object('known_peers', crdt.version(:doc))));
+SELECT plain(crdt.doc_get_pending(:doc, crdt.version(:doc)));
+
+-- Two clients' events and the hub's, each after what it was made on top of.
+SELECT crdt.push(:doc, '{"peer_id": "ann", "frontier": [], "events": [
+    {"peer": "ann", "counter_start": 0, "lamport_start": 1, "deps": [], "ops": [
+        {"type": "insert", "tbl": "pulled", "row_id": "10", "values": [["id", 10], ["title", "ann"]]},
+        {"type": "update", "tbl": "pulled", "row_id": "10", "col": "done", "value": true}]}]}') -> 'accepted' AS accepted;
+SELECT crdt.push(:doc, '{"peer_id": "bob", "frontier": [], "events": [
+    {"peer": "bob", "counter_start": 0, "lamport_start": 2, "deps": [["ann", 0]], "ops": [
+        {"type": "update", "tbl": "pulled", "row_id": "10", "col": "title", "value": "bob"}]}]}') -> 'accepted' AS accepted;
+UPDATE pulled SET title = 'hub' WHERE id = 10;
+SELECT run ->> 'peer' AS peer, run -> 'counter_start' AS counter, run -> 'lamport_start' AS lamport,
+       run -> 'deps' AS deps, jsonb_array_length(run -> 'ops') AS ops
+  FROM jsonb_array_elements(plain(crdt.pull(:doc, '{}')) -> 'events') AS run;
+
+-- Committed events only, also for who is writing.
+BEGIN;
+SELECT crdt.version(:doc) AS before \gset
+UPDATE pulled SET title = 'not yet';
+SELECT crdt.version(:doc) = :'before' AS same_version, crdt.frontier(:doc) = crdt.frontier(:doc) AS same_frontier,
+       crdt.doc_get_pending(:doc, :'before') AS pending;
+ROLLBACK;
+
+-- In a read-only transaction, and without taking a transaction id.
+BEGIN READ ONLY;
+SELECT crdt.pull(:doc, '{}') -> 'has_more' AS more, length(crdt.pull_binary(:doc, '\xcdb201020000')) > 0 AS binary;
+SELECT pg_current_xact_id_if_assigned() IS NULL AS none_assigned;
+COMMIT;
+
+-- The reader knows more of this database than the database itself: it was set back. Peers of others do not count.
+SELECT crdt.pull(:doc, '{"known_peers": {"hub:0123456789abc:0": 7, "hub:0123456789abc": 7, "ann": 99}}') -> 'ahead' AS ahead;
+SELECT plain(crdt.pull(:doc, jsonb_build_object('known_peers', jsonb_build_object(p.peer, 1000))) -> 'ahead') AS ahead
+  FROM crdt.peers AS p WHERE p.doc = :doc AND p.own;
+
+-- What is wrong with a request is said.
+\set VERBOSITY verbose
+SELECT crdt.pull(NULL, '{}');
+SELECT crdt.pull(:doc, NULL);
+SELECT crdt.pull(-1, '{}');
+SELECT crdt.pull(:doc, '[]');
+SELECT crdt.pull(:doc, '{"known_peers": {"a": -1}}');
+SELECT crdt.pull(:doc, '{"known_peers": {"a": 9007199254740992}}');
+SELECT crdt.pull(:doc, '{"limit": "ten"}');
+SELECT crdt.pull_binary(:doc, '\x00');
+SELECT crdt.pull_binary(:doc, NULL);
+SELECT crdt.doc_get_pending(:doc, NULL);
+SELECT crdt.doc_get_pending(:doc, '{"a": null}');
+\set VERBOSITY default
+DROP TABLE pulled;

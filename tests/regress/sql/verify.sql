@@ -1,0 +1,77 @@
+-- Where table and log disagree: nowhere, unless somebody wrote past the triggers.
+SET client_min_messages = warning;
+SELECT crdt.create_doc('hub', 'verify') AS doc \gset
+CREATE TYPE mood AS ENUM ('good', 'bad');
+CREATE TABLE goods (
+    id int PRIMARY KEY, name varchar(10), price numeric(10, 2), code char(4), seen timestamptz, mood mood,
+    tags text[], extra jsonb, twice numeric GENERATED ALWAYS AS (price * 2) STORED);
+SELECT crdt.track('goods', doc => :doc) = :doc AS tracked;
+INSERT INTO goods VALUES (1, 'tea', 1.5, 'ab', '2024-02-29 12:00+02', 'good', '{a,NULL}', '{"b": 1, "a": [null]}'),
+                         (2, NULL, NULL, NULL, 'infinity', NULL, NULL, NULL), (3, 'salt', 3, 'c', NULL, 'bad', '{}', '2');
+UPDATE goods SET price = price + 1;
+DELETE FROM goods WHERE id = 3;
+-- The log keeps what a client wrote, the table what the type makes of it.
+SELECT crdt.push(:doc, '{"peer_id": "ann", "frontier": [], "events": [
+    {"peer": "ann", "counter_start": 0, "lamport_start": 50, "deps": [], "ops": [
+        {"type": "insert", "tbl": "goods", "row_id": "4", "values": [["id", "4"], ["name", "rice"], ["price", 7],
+            ["code", "x"], ["seen", "2024-02-29T10:00:00Z"], ["extra", {"z": 1, "a": 2}], ["colour", "red"]]}]}]}')
+       -> 'accepted' AS accepted;
+SELECT * FROM crdt.verify('goods');
+
+-- Also inside the transaction that wrote.
+BEGIN;
+UPDATE goods SET name = 'TEA' WHERE id = 1;
+SELECT * FROM crdt.verify('goods');
+ROLLBACK;
+
+SET session_replication_role = replica;
+INSERT INTO goods (id, name) VALUES (5, 'past');
+UPDATE goods SET price = 9.99, tags = '{b}' WHERE id = 1;
+DELETE FROM goods WHERE id = 2;
+RESET session_replication_role;
+SELECT * FROM crdt.verify('goods');
+
+-- The log is made to agree: its readers learn what the table shows.
+SELECT crdt.version(:doc) AS before \gset
+SELECT crdt.repair('goods', 'log');
+SELECT * FROM crdt.verify('goods');
+SELECT jsonb_path_query(plain(crdt.doc_get_pending(:doc, :'before')), '$[*].ops[*]') AS op;
+SELECT crdt.repair('goods', 'log');
+
+-- A column that came later: older rows have it as the table shows it, and the log says nothing else.
+ALTER TABLE goods ADD COLUMN stock int;
+SELECT * FROM crdt.verify('goods');
+ALTER TABLE goods ADD COLUMN colour text;
+SELECT * FROM crdt.verify('goods');
+
+-- Many rows, in large transactions, and a few of them gone.
+CREATE TABLE many (id int PRIMARY KEY, v text);
+SELECT crdt.track('many', doc => :doc) = :doc AS tracked;
+INSERT INTO many SELECT g, 'v' || g FROM generate_series(1, 3000) AS g;
+SET session_replication_role = replica;
+DELETE FROM many WHERE id IN (1, 1500, 3000);
+INSERT INTO many SELECT 4000, 'new';
+RESET session_replication_role;
+SELECT * FROM crdt.verify('many');
+
+-- Rows that route by a column.
+CREATE TABLE parts (doc_name text NOT NULL, id int PRIMARY KEY, v text) ;
+SELECT crdt.track('parts', doc_column => 'doc_name');
+INSERT INTO parts VALUES ('v-red', 1, 'a'), ('v-blue', 2, 'b');
+UPDATE parts SET doc_name = 'v-blue' WHERE id = 1;
+SELECT * FROM crdt.verify('parts');
+SET session_replication_role = replica;
+UPDATE parts SET doc_name = 'v-red' WHERE id = 2;
+RESET session_replication_role;
+SELECT * FROM crdt.verify('parts');
+SELECT crdt.repair('parts', 'log');
+SELECT * FROM crdt.verify('parts');
+
+\set VERBOSITY verbose
+SELECT * FROM crdt.verify('pg_class');
+SELECT * FROM crdt.verify(NULL);
+SELECT crdt.repair('many', 'sideways');
+SELECT crdt.repair('many', NULL);
+\set VERBOSITY default
+DROP TABLE goods, many, parts;
+DROP TYPE mood;
