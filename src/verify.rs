@@ -134,7 +134,11 @@ impl Comparison<'_, '_> {
             let crdt_engine::OpRef::Insert { cells, .. } = now.ops.get(0) else { unreachable!("one insert") };
             return tell(What::OnlyInTable(cells.iter().map(json_cell).collect::<Result<_>>()?));
         }
-        for column in &self.table.columns {
+        for (i, column) in self.table.columns.iter().enumerate() {
+            // The row id says what the key is and the doc what the doc column is: clients need not write them.
+            if self.table.key.contains(&i) || self.table.doc_column == Some(i) {
+                continue;
+            }
             let in_table = now.cell(&column.name).unwrap_or(ValueRef::Null);
             let in_log = view.cell(&column.name).map(|cell| cell.value);
             if !agrees(column, in_table, in_log.unwrap_or(ValueRef::Null))? {

@@ -180,11 +180,7 @@ fn compare(mut first: Hub, second: &mut Hub) {
     show::table(&["table", "database", "rows", "sum of balances", "md5 of the table, sorted by key"], &rows);
     show::check("every table is equal in both databases", equal);
     show::check("accounts, tellers, branches and history sum up to the same", sums.iter().all(|s| *s == sums[0]));
-    for (table, ..) in TABLES {
-        for hub in [&mut first, &mut *second] {
-            let differences = hub.number(&format!("SELECT count(*) FROM crdt.verify('{table}')"));
-            assert_eq!(differences, 0, "crdt.verify('{table}') in database {}", hub.name);
-        }
-    }
-    show::check("crdt.verify finds no difference between table and log, in either", true);
+    let hubs = [&mut first, second].into_iter();
+    let found: Vec<String> = hubs.flat_map(|hub| TABLES.map(|(table, ..)| hub.differences(table)).concat()).collect();
+    show::none("crdt.verify finds no difference between table and log, in either", &found);
 }

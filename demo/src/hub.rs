@@ -104,6 +104,13 @@ impl Hub {
         self.client.query_one(&sql, &[&except]).unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
     }
 
+    /// What `crdt.verify` says of a table: nothing, one hopes.
+    pub fn differences(&mut self, table: &str) -> Vec<String> {
+        let sql = format!("SELECT d::text FROM crdt.verify('{table}') AS d");
+        let rows = self.client.query(&sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+        rows.iter().map(|row| format!("{}: {}", self.name, row.get::<_, String>(0))).collect()
+    }
+
     /// The MD5 of a text.
     pub fn md5(&mut self, text: &str) -> String {
         self.client.query_one("SELECT md5($1)", &[&text]).expect("md5").get(0)

@@ -70,6 +70,12 @@ pub fn check(what: &str, holds: bool) {
     assert!(holds, "{what}: not so");
 }
 
+/// As [`check`], of what must not be there; the first few that are, are shown.
+pub fn none(what: &str, found: &[String]) {
+    found.iter().take(10).for_each(|line| println!("    {line}"));
+    check(what, found.is_empty());
+}
+
 /// How far a long step is: one line that changes in a terminal, a line every few seconds elsewhere.
 pub struct Progress {
     what: String,
