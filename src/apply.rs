@@ -54,19 +54,32 @@ pub const ORDERS: [[Action; 3]; 3] = [
     [Action::Delete, Action::Update, Action::Insert],
 ];
 
+/// What to do about a row that is to be inserted and is there by now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Present {
+    /// Let the insert fail.
+    Refuse,
+    /// A trigger of this very write has made it: give it the cells that were meant.
+    Adopt,
+}
+
 /// Writes all changes, kinds in the given order, tables parents first (for deletes: last).
-pub fn write(changes: &[TableChange<'_>], order: &[Action; 3]) -> Result<()> {
+pub fn write(changes: &[TableChange<'_>], order: &[Action; 3], present: Present) -> Result<()> {
+    spi::with_input_settings(|| write_all(changes, order, present))
+}
+
+fn write_all(changes: &[TableChange<'_>], order: &[Action; 3], present: Present) -> Result<()> {
     for kind in order {
         let tables: Box<dyn Iterator<Item = &TableChange<'_>>> =
             if *kind == Action::Delete { Box::new(changes.iter().rev()) } else { Box::new(changes.iter()) };
         for change in tables {
-            write_kind(change, *kind)?;
+            write_kind(change, *kind, present)?;
         }
     }
     Ok(())
 }
 
-fn write_kind(change: &TableChange<'_>, kind: Action) -> Result<()> {
+fn write_kind(change: &TableChange<'_>, kind: Action, present: Present) -> Result<()> {
     let mut groups: BTreeMap<(Action, Vec<usize>), Vec<&RowChange<'_>>> = BTreeMap::new();
     for row in &change.rows {
         let of_kind = row.action == kind || (kind == Action::Update && row.action == Action::Reset);
@@ -78,19 +91,60 @@ fn write_kind(change: &TableChange<'_>, kind: Action) -> Result<()> {
     }
     for ((action, columns), rows) in groups {
         entry::check_interrupts();
-        let statement = Statement::new(change, &columns, &rows)?;
-        let sql = match action {
-            Action::Insert => statement.insert(change),
-            Action::Update => statement.update(change, &[]),
-            Action::Reset => statement.update(change, &absent_columns(change, &columns)),
-            Action::Delete => statement.delete(change),
-        };
-        let written = spi::connect(|c| Ok(c.run(&sql, &statement.params, false)?.processed))?;
-        if written < rows.len() as u64 {
-            return Err(not_written(change, action, rows.len() as u64 - written));
+        if action == Action::Insert && present == Present::Adopt {
+            let there = lock_rows(&change.table, change.doc_name.as_deref(), &ids(&rows))?;
+            let (mut old, mut new) = (Vec::new(), Vec::new());
+            for (row, there) in rows.into_iter().zip(there) {
+                if there { old.push(row) } else { new.push(row) }
+            }
+            if !columns.is_empty() {
+                write_rows(change, Action::Update, &columns, &old)?;
+            }
+            write_rows(change, Action::Insert, &columns, &new)?;
+        } else {
+            write_rows(change, action, &columns, &rows)?;
         }
     }
     Ok(())
+}
+
+fn ids<'r>(rows: &[&RowChange<'r>]) -> Vec<&'r str> {
+    rows.iter().map(|r| r.row).collect()
+}
+
+fn write_rows(change: &TableChange<'_>, action: Action, columns: &[usize], rows: &[&RowChange<'_>]) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let statement = Statement::new(change, columns, rows)?;
+    let sql = match action {
+        Action::Insert => statement.insert(change),
+        Action::Update => statement.update(change, &[]),
+        Action::Reset => statement.update(change, &absent_columns(change, columns)),
+        Action::Delete => statement.delete(change),
+    };
+    let fixed = |i: &usize| change.table.columns[*i].identity_always;
+    let written = spi::connect(|c| {
+        let done = if action != Action::Insert && columns.iter().any(fixed) {
+            c.run_over_identity(change.table.root, &sql, &statement.params)?
+        } else {
+            c.run(&sql, &statement.params, false)?
+        };
+        Ok(done.processed)
+    })?;
+    let meant = rows.len() as u64;
+    if written == meant {
+        return Ok(());
+    }
+    // Rows that are gone by now went by a trigger or a cascade of this very write: they were locked before.
+    let there = lock_rows(&change.table, change.doc_name.as_deref(), &ids(rows))?;
+    let there = there.into_iter().filter(|there| *there).count() as u64;
+    let refused = match action {
+        Action::Insert => meant - written,
+        Action::Update | Action::Reset => there.saturating_sub(written),
+        Action::Delete => there,
+    };
+    if refused > 0 { Err(not_written(change, action, refused)) } else { Ok(()) }
 }
 
 /// Columns that a reset row does not keep.
@@ -106,7 +160,7 @@ fn not_written(change: &TableChange<'_>, action: Action, missing: u64) -> Error 
         Action::Update | Action::Reset => "update",
         Action::Delete => "delete",
     };
-    Error::new(state::PRIVILEGE, format!("cannot {verb} {missing} rows of table {}", change.table.sql_name)).detail(
+    Error::new(state::PRIVILEGE, format!("cannot {verb} {missing} row(s) of table {}", change.table.sql_name)).detail(
         "A row security policy hides them, or a BEFORE trigger or rule of the table refused them. Nothing was applied.",
     )
 }

@@ -17,7 +17,7 @@ use crate::pg::function::{Args, Out};
 use crate::pg::relation::{Lock, Relation, RowMemory};
 use crate::pg::spi;
 use crate::pg::trigger::{self, Call, Event, Tuple};
-use crate::pg::{datum, entry, relation, types, xact};
+use crate::pg::{datum, entry, executor, relation, types, xact};
 
 /// Past this many bytes, what is buffered for a doc is written as runs before the transaction ends.
 const EARLY_FLUSH_BYTES: usize = 8 << 20;
@@ -54,12 +54,24 @@ struct Savepoint {
     flushed: Mark,
 }
 
-/// Rows a trigger's own statement wrote, deeper than the statement that fired it and captured before it.
+/// Rows that statements captured earlier have written, for a statement captured after them that may have written the
+/// same rows before them: one that fired the trigger they run in, or another part of the same query.
 struct Segment {
     root: Oid,
     depth: i32,
-    rows: FxHashMap<(i64, String), Touched>,
+    rows: Rows,
 }
+
+/// Rows that were written.
+#[derive(Default)]
+struct Rows {
+    touched: FxHashMap<(i64, String), Touched>,
+    /// Too many to remember: any row may be among them.
+    any: bool,
+}
+
+/// Rows remembered of one table and depth.
+const SEGMENT_ROWS: usize = 65_536;
 
 /// What happened to a row.
 enum Touched {
@@ -96,6 +108,13 @@ impl Drop for Lent {
 }
 
 impl Buffer {
+    fn keep(&mut self, root: Oid, depth: i32, rows: Rows) {
+        match self.segments.iter_mut().rev().take_while(|s| s.depth == depth).find(|s| s.root == root) {
+            Some(known) => known.rows.add(rows),
+            None => self.segments.push(Segment { root, depth, rows }),
+        }
+    }
+
     /// The buffer of a doc, at the savepoint nesting level given.
     fn doc(&mut self, doc: i64, level: i32) -> &mut DocBuffer {
         let buffer = self.docs.entry(doc).or_default();
@@ -153,12 +172,12 @@ struct Statement<'t> {
     table: &'t Rc<Table>,
     lent: Lent,
     depth: i32,
-    /// Rows that triggers of this statement wrote themselves.
-    deeper: FxHashMap<(i64, String), Touched>,
+    /// Rows of this table that statements captured earlier wrote, perhaps after this one.
+    deeper: Rows,
     /// Rows of `deeper` that this statement wrote too.
     shared: Vec<((i64, String), bool)>,
-    /// Rows this statement wrote, kept when it runs inside a trigger itself.
-    own: Option<FxHashMap<(i64, String), Touched>>,
+    /// Rows this statement wrote, kept when a statement captured later may have to know.
+    own: Option<Rows>,
     /// Inserts of key changes, which come after all deletes.
     late: FxHashMap<i64, OpBuf>,
     names: FxHashMap<i64, Symbols>,
@@ -178,14 +197,21 @@ impl<'t> Statement<'t> {
         let mut lent = Lent::take();
         let depth = trigger::depth();
         let buffer = lent.get();
-        let mut deeper = FxHashMap::default();
-        while buffer.segments.last().is_some_and(|s| s.depth > depth) {
+        let mixed = executor::mixed(depth);
+        let mut deeper = Rows::default();
+        let mut others = Vec::new();
+        while buffer.segments.last().is_some_and(|s| s.depth > depth || (mixed && s.depth == depth)) {
             let segment = buffer.segments.pop().expect("just seen");
             if segment.root == table.root {
-                for (row, touched) in segment.rows {
-                    touch(&mut deeper, row, touched);
-                }
+                deeper.add(segment.rows);
+            } else {
+                others.push(segment);
             }
+        }
+        let own = (mixed || depth > 1).then(Rows::default);
+        if own.is_some() {
+            // Another table's, and a statement further out may be that table's.
+            others.into_iter().rev().for_each(|s| buffer.keep(s.root, depth, s.rows));
         }
         Statement {
             table,
@@ -193,7 +219,7 @@ impl<'t> Statement<'t> {
             depth,
             deeper,
             shared: Vec::new(),
-            own: (depth > 1).then(FxHashMap::default),
+            own,
             late: FxHashMap::default(),
             names: FxHashMap::default(),
             row: String::new(),
@@ -232,11 +258,11 @@ impl<'t> Statement<'t> {
         }
         let key = (doc, self.row.clone());
         let what = || column.map_or(Touched::Whole, |c| Touched::Columns(vec![c.to_owned()]));
-        if self.deeper.contains_key(&key) {
+        if self.deeper.contains(&key) {
             self.shared.push((key.clone(), column.is_none()));
         }
         if let Some(own) = &mut self.own {
-            touch(own, key, what());
+            own.touch(key, what());
         }
     }
 
@@ -442,6 +468,8 @@ impl<'t> Statement<'t> {
 
     /// The rows that TRUNCATE is about to remove, whoever wrote them: read under a snapshot of now.
     fn truncate(&mut self, rel: &Relation) -> Result<()> {
+        // What triggers wrote before goes as well: nothing is left to settle.
+        self.deeper = Rows::default();
         let _latest = xact::ActiveSnapshot::push_latest();
         let _pinned = datum::PinnedSettings::pin();
         let table = self.table;
@@ -450,7 +478,7 @@ impl<'t> Statement<'t> {
         let sql = format!("SELECT {} FROM ONLY {}", names.join(", "), rel.sql_name());
         spi::as_role(catalog::names()?.owner, || {
             spi::connect(|c| {
-                c.each(&sql, &[], |rows, i| {
+                c.each_now(&sql, &[], |rows, i| {
                     let mut texts = Vec::with_capacity(wanted.len());
                     for (col, at) in wanted.iter().enumerate() {
                         let ty = &table.columns[*at].ty;
@@ -496,10 +524,8 @@ impl<'t> Statement<'t> {
         let deeper = std::mem::take(&mut self.deeper);
         let buffer = self.lent.get();
         if let Some(mut rows) = own {
-            for (row, touched) in deeper {
-                touch(&mut rows, row, touched);
-            }
-            buffer.segments.push(Segment { root, depth, rows });
+            rows.add(deeper);
+            buffer.keep(root, depth, rows);
         } else {
             buffer.segments.clear();
         }
@@ -515,7 +541,7 @@ impl<'t> Statement<'t> {
                 rows.insert(key, Touched::Whole);
                 continue;
             }
-            let columns = match self.deeper.get(&key) {
+            let columns = match self.deeper.touched.get(&key) {
                 Some(Touched::Columns(columns)) => Touched::Columns(columns.clone()),
                 _ => Touched::Whole,
             };
@@ -560,17 +586,39 @@ fn same(column: &types::Column, old: Tuple<'_>, new: Tuple<'_>) -> bool {
     }
 }
 
-fn touch(rows: &mut FxHashMap<(i64, String), Touched>, row: (i64, String), touched: Touched) {
-    match (rows.get_mut(&row), touched) {
-        (None, touched) => {
-            rows.insert(row, touched);
+impl Rows {
+    fn is_empty(&self) -> bool {
+        !self.any && self.touched.is_empty()
+    }
+
+    fn contains(&self, row: &(i64, String)) -> bool {
+        self.any || self.touched.contains_key(row)
+    }
+
+    fn add(&mut self, more: Rows) {
+        self.any |= more.any;
+        for (row, touched) in more.touched {
+            self.touch(row, touched);
         }
-        (Some(Touched::Whole), _) => {}
-        (Some(known), Touched::Whole) => *known = Touched::Whole,
-        (Some(Touched::Columns(known)), Touched::Columns(more)) => {
-            for name in more {
-                if !known.contains(&name) {
-                    known.push(name);
+    }
+
+    fn touch(&mut self, row: (i64, String), touched: Touched) {
+        if self.any || self.touched.len() >= SEGMENT_ROWS {
+            self.any = true;
+            self.touched = FxHashMap::default();
+            return;
+        }
+        match (self.touched.get_mut(&row), touched) {
+            (None, touched) => {
+                self.touched.insert(row, touched);
+            }
+            (Some(Touched::Whole), _) => {}
+            (Some(known), Touched::Whole) => *known = Touched::Whole,
+            (Some(Touched::Columns(known)), Touched::Columns(more)) => {
+                for name in more {
+                    if !known.contains(&name) {
+                        known.push(name);
+                    }
                 }
             }
         }
@@ -627,7 +675,7 @@ pub fn join_key(texts: &[String]) -> String {
 
 /// The doc named by a doc column's value, made at need.
 pub fn doc_by_name(name: &str) -> Result<i64> {
-    catalog::ensure_doc(name, crate::track::DEFAULT_PEER)
+    catalog::ensure_doc(name)
 }
 
 /// One row as the table shows it.

@@ -2,6 +2,8 @@
 //! itself. Ids of our own events come back when we are rolled back, so nobody is told of them before. Changes nothing,
 //! neither on disk nor in shared memory, and so works on a standby.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crdt_engine::EventId;
@@ -20,7 +22,7 @@ use crate::store::{self, RunHead};
 pub struct Log {
     /// The doc.
     pub doc: i64,
-    names: FxHashMap<i32, String>,
+    names: BTreeMap<i32, String>,
     numbers: FxHashMap<String, i32>,
 }
 
@@ -38,7 +40,7 @@ impl Log {
         Ok(Log { doc, names: peers.into_iter().collect(), numbers })
     }
 
-    /// Peers, by number. Some may have no committed event.
+    /// Peers, in the order of their numbers. Some may have no committed event.
     pub fn peers(&self) -> impl Iterator<Item = (i32, &str)> {
         self.names.iter().map(|(number, name)| (*number, name.as_str()))
     }
@@ -86,12 +88,10 @@ impl Log {
 
     /// Every peer's last run, by number.
     pub fn tails(&self) -> Result<Vec<RunHead>> {
-        let mut numbers: Vec<i32> = self.names.keys().copied().collect();
-        numbers.sort_unstable();
-        let mut tails = Vec::with_capacity(numbers.len());
-        for peer in numbers {
+        let mut tails = Vec::with_capacity(self.names.len());
+        for peer in self.names.keys() {
             entry::check_interrupts();
-            tails.extend(self.tail(peer)?);
+            tails.extend(self.tail(*peer)?);
         }
         Ok(tails)
     }
@@ -112,25 +112,39 @@ impl Log {
         Ok(heads)
     }
 
-    /// What shared memory knows, if our snapshot sees all of it and the newest run is among it: a transaction that was
+    /// What shared memory knows, if our snapshot sees all of it and the log shows nothing newer: a transaction that was
     /// prepared commits without telling anybody here.
     fn remembered_heads(&self) -> Result<Option<Vec<LocalId>>> {
         if xact::in_recovery() {
             return Ok(None);
         }
-        let Some(heads) = docstate::peek_heads(flush::doc_key(self.doc)) else { return Ok(None) };
+        let Some((heads, tails)) = docstate::peek(flush::doc_key(self.doc)) else { return Ok(None) };
         if !heads.iter().all(|h| xact::active_snapshot_sees(h.xid) && self.names.contains_key(&h.peer)) {
             return Ok(None);
         }
-        let newest = self.newest()?;
-        let found = newest.is_none_or(|n| heads.iter().any(|h| (h.peer, h.counter) == (n.peer, n.counter_end)));
-        if !found {
+        let is_head = |run: &RunHead| heads.iter().any(|h| (h.peer, h.counter) == (run.peer, run.counter_end));
+        if self.newest()?.is_some_and(|newest| !is_head(&newest)) {
             return Ok(None);
+        }
+        for (slot, peer) in self.slots()? {
+            let noted = |run: &RunHead| {
+                tails.get(slot).is_some_and(|tail| (tail.peer, tail.next) == (run.peer, run.counter_end + 1))
+            };
+            if self.tail(peer)?.is_some_and(|run| !is_head(&run) && !noted(&run)) {
+                return Ok(None);
+            }
         }
         for head in &heads {
             xact::flush_commit(head.xid);
         }
         Ok(Some(heads.iter().map(|h| local(h.peer, h.counter)).collect()))
+    }
+
+    /// The slots that have written since the server started, each with its peer.
+    fn slots(&self) -> Result<Vec<(usize, i32)>> {
+        let prefix = flush::own_prefix(self.doc)? + ":";
+        let slot = |name: &str| name.strip_prefix(&prefix)?.parse().ok();
+        Ok(self.peers().filter_map(|(peer, name)| Some((slot(name)?, peer))).collect())
     }
 
     /// The run that reaches the greatest lamport: nothing can depend on its last event.

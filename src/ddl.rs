@@ -88,7 +88,7 @@ fn delete_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
     let columns: Vec<String> = part.columns.iter().map(|c| quote(&c.name)).collect();
     let sql = format!("SELECT {} FROM ONLY {}", columns.join(", "), rel.sql_name());
     spi::connect(|c| {
-        c.each(&sql, &[], |rows, i| {
+        c.each_now(&sql, &[], |rows, i| {
             let (row, now) = capture::row_now(&part, rows, i)?;
             capture::append(now.doc, |ops| {
                 let tbl = ops.sym(&table.alias);

@@ -87,11 +87,13 @@ fn note<'c>(seen: &mut Seen<'c>, op: OpRef<'c>) {
     }
 }
 
-/// Rows of which capture does not tell what they show now: reset ones, and updated ones where a cell that was written
-/// was not seen to change (it was equal before, or a trigger put the old value back).
+/// Rows of which capture does not tell what they show now: reset ones, inserted ones that were not seen (a trigger gave
+/// them another key, or capture is switched off), and updated ones where a cell that was written was not seen to change
+/// (it was equal before, or a trigger put the old value back).
 fn doubtful_rows<'c>(change: &'c TableChange<'_>, seen: &FxHashMap<(&str, &str), Seen<'_>>) -> Vec<&'c str> {
     let doubtful = |row: &&RowChange<'_>| match row.action {
         Action::Reset => true,
+        Action::Insert => !seen.get(&(change.table.alias.as_str(), row.row)).is_some_and(|s| s.alive.is_some()),
         Action::Update => {
             let seen = seen.get(&(change.table.alias.as_str(), row.row));
             row.cells.iter().any(|(index, _)| {
@@ -125,13 +127,19 @@ impl Deriving<'_, '_> {
         match (row.action, seen.alive) {
             (Action::Delete, Some(true)) => self.revived(table, row.row, seen),
             (Action::Delete, _) => Ok(()),
-            (_, Some(false)) => {
-                let tbl = self.out.sym(&table.alias);
-                Ok(self.out.delete(tbl, row.row)?)
+            (Action::Insert | Action::Reset, None) if now.is_none_or(|n| n.doc != self.doc) => {
+                self.gone(table, row.row)
             }
+            (_, Some(false)) => self.gone(table, row.row),
             (Action::Update, None) => self.updated(table, row, index, seen, now),
             _ => self.made(table, row, index, seen, now),
         }
+    }
+
+    /// The row is not there after all: a trigger deleted it, or moved it to another key or doc.
+    fn gone(&mut self, table: &Table, row: &str) -> Result<()> {
+        let tbl = self.out.sym(&table.alias);
+        Ok(self.out.delete(tbl, row)?)
     }
 
     /// A trigger put a deleted row back.

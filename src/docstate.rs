@@ -20,6 +20,8 @@ const ANNOUNCEMENTS: usize = 256;
 pub struct DocKey {
     /// The database's OID.
     pub db: u32,
+    /// The log's OID: after DROP and CREATE EXTENSION the numbers of docs and peers begin anew.
+    pub log: u32,
     /// The doc.
     pub doc: i64,
 }
@@ -189,12 +191,12 @@ pub fn known(key: DocKey, slot: usize) -> Known {
     })
 }
 
-/// The heads of a doc, when all of them are known. Changes nothing: for readers.
-pub fn peek_heads(key: DocKey) -> Option<Vec<Head>> {
+/// The heads of a doc, when all of them are known, and the tails of slots. Changes nothing: for readers.
+pub fn peek(key: DocKey) -> Option<(Vec<Head>, [Tail; SLOTS])> {
     BLOCK
         .read(|block| {
             let entry = block.entries[set_of(key)].iter().find(|e| e.used != 0 && e.key == key)?;
-            (entry.ready && entry.complete).then(|| entry.heads[..entry.head_count].to_vec())
+            (entry.ready && entry.complete).then(|| (entry.heads[..entry.head_count].to_vec(), entry.tails))
         })
         .flatten()
 }
@@ -218,11 +220,16 @@ pub fn fill(key: DocKey, max_lamport: u64, events: u64, heads: &[Head], complete
     });
 }
 
-/// Forgets a doc: the next write asks the log.
+/// Forgets what the log says of a doc: the next write asks it. Who is writing, and the greatest lamport, are not from
+/// the log alone and stay.
 pub fn forget(key: DocKey) {
     BLOCK.with(true, |block| {
         if let Some(entry) = block.find(key) {
-            entry.used = 0;
+            entry.ready = false;
+            entry.complete = true;
+            entry.events = 0;
+            entry.tails = [Tail::default(); SLOTS];
+            entry.head_count = 0;
         }
     });
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result, state};
 use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation, Snapshot};
 use crate::pg::xact::{self, End};
-use crate::pg::{self, entry, spi};
+use crate::pg::{self, entry, executor, spi};
 use crate::store::{self, Author};
 
 /// Slots of a doc: transactions that commit at the same moment.
@@ -26,8 +26,8 @@ const SLOT_BUCKETS: u32 = 1024;
 /// What this transaction has written to one doc's log.
 struct Written {
     slot: Option<Slot>,
-    /// Greatest lamport written.
-    lamport: u64,
+    /// Greatest lamports written, by savepoint.
+    lamports: Vec<(i32, u64)>,
     events: u64,
     heads: Vec<Head>,
     covered: Vec<(i32, u64)>,
@@ -35,6 +35,20 @@ struct Written {
     level: i32,
     /// A savepoint with writes was rolled back: heads and tails have to be read from the log again.
     doubtful: bool,
+}
+
+impl Written {
+    /// Greatest lamport written and not rolled back.
+    fn lamport(&self) -> u64 {
+        self.lamports.iter().map(|(_, lamport)| *lamport).max().unwrap_or(0)
+    }
+
+    fn raise(&mut self, level: i32, lamport: u64) {
+        match self.lamports.last_mut() {
+            Some((known, greatest)) if *known == level => *greatest = lamport.max(*greatest),
+            _ => self.lamports.push((level, lamport)),
+        }
+    }
 }
 
 /// The slot this transaction writes as.
@@ -65,7 +79,7 @@ thread_local! {
 
 /// The doc's key in shared memory.
 pub fn doc_key(doc: i64) -> DocKey {
-    DocKey { db: pg::database(), doc }
+    DocKey { db: pg::database(), log: catalog::log_oid(), doc }
 }
 
 /// Writes a doc's buffered operations as runs of this transaction's slot, and empties the buffer.
@@ -78,7 +92,7 @@ pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
     begin_write(doc);
     let (slot, next, known) = read_tail(doc, slot)?;
     let deps = visible_heads(doc, &known);
-    let own_lamport = TRANSACTION.with_borrow(|t| t.docs.get(&doc).map_or(0, |w| w.lamport));
+    let own_lamport = TRANSACTION.with_borrow(|t| t.docs.get(&doc).map_or(0, Written::lamport));
     let mut lamport = known.max_lamport.max(own_lamport) + 1;
     let mut counter = next;
     let mut runs = Vec::new();
@@ -136,7 +150,7 @@ fn note(doc: i64, slot: Option<Slot>, lamport: u64, events: u64, heads: &[Head],
     TRANSACTION.with_borrow_mut(|t| {
         let written = t.docs.entry(doc).or_insert(Written {
             slot: None,
-            lamport: 0,
+            lamports: Vec::new(),
             events: 0,
             heads: Vec::new(),
             covered: Vec::new(),
@@ -145,7 +159,7 @@ fn note(doc: i64, slot: Option<Slot>, lamport: u64, events: u64, heads: &[Head],
         });
         written.level = written.level.max(xact::nest_level());
         written.slot = slot.or(written.slot);
-        written.lamport = written.lamport.max(lamport);
+        written.raise(xact::nest_level(), lamport);
         written.events += events;
         written.covered.extend_from_slice(covered);
         for head in heads {
@@ -190,7 +204,7 @@ pub fn set_pushed() {
 
 /// The greatest lamport this transaction has written to a doc, 0 for none.
 pub fn own_lamport(doc: i64) -> u64 {
-    TRANSACTION.with_borrow(|t| t.docs.get(&doc).map_or(0, |w| w.lamport))
+    TRANSACTION.with_borrow(|t| t.docs.get(&doc).map_or(0, Written::lamport))
 }
 
 /// The slot of this transaction in a doc: the lowest that no running transaction holds.
@@ -220,7 +234,10 @@ fn read_tail(doc: i64, slot: Slot) -> Result<(Slot, u64, Known)> {
     if let Some(next) = slot.next {
         return Ok((slot, next, known));
     }
+    // A savepoint that wrote was rolled back: our runs from before it are in the log and not in shared memory yet.
+    let doubtful = TRANSACTION.with_borrow(|t| t.docs.get(&doc).is_some_and(|w| w.doubtful));
     if slot.peer == 0
+        && !doubtful
         && let Some(Tail { peer, next }) = known.tail
     {
         return Ok((Slot { peer, ..slot }, next, known));
@@ -309,7 +326,7 @@ pub fn before_commit(prepare: bool) -> Result<()> {
 fn raise_all() {
     TRANSACTION.with_borrow(|t| {
         for (doc, written) in &t.docs {
-            docstate::raise(doc_key(*doc), written.lamport);
+            docstate::raise(doc_key(*doc), written.lamport());
         }
     });
 }
@@ -346,6 +363,7 @@ pub fn ended(end: End) {
         docstate::unannounce(pg::process_id());
     }
     capture::reset();
+    executor::reset();
     if end == End::Aborted {
         catalog::forget();
     }
@@ -354,9 +372,11 @@ pub fn ended(end: End) {
 /// A savepoint was rolled back: runs written inside are gone, and with them the slot's lock if it was taken there.
 pub fn sub_aborted(level: i32) {
     capture::sub_aborted(level);
+    executor::sub_aborted(level);
     TRANSACTION.with_borrow_mut(|t| {
         for written in t.docs.values_mut().filter(|w| w.level >= level) {
             written.level = level - 1;
+            written.lamports.retain(|(at, _)| *at < level);
             written.doubtful = true;
             written.heads.clear();
             if let Some(slot) = &mut written.slot {
@@ -375,6 +395,7 @@ pub fn sub_committed(level: i32) {
     TRANSACTION.with_borrow_mut(|t| {
         for written in t.docs.values_mut() {
             written.level = written.level.min(level - 1);
+            written.lamports.iter_mut().for_each(|(at, _)| *at = (*at).min(level - 1));
             if let Some(slot) = &mut written.slot {
                 slot.level = slot.level.min(level - 1);
             }

@@ -43,6 +43,7 @@ mod pg;
 mod pull;
 mod push;
 mod repair;
+mod seen;
 mod store;
 mod sync;
 mod track;
@@ -55,6 +56,7 @@ mod verify;
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     pg::entry::init();
+    pg::executor::init();
     if pg::shmem::preloading() {
         docstate::init();
     }

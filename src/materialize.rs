@@ -12,7 +12,7 @@ use crdt_engine::ops::OpBuf;
 use crdt_engine::wire::{Batch, json};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::apply::{self, Action, ORDERS, RowChange, TableChange};
+use crate::apply::{self, Action, ORDERS, Present, RowChange, TableChange};
 use crate::capture;
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
@@ -252,10 +252,11 @@ impl<'b> Target<'_, 'b> {
 
     /// Writes all rows inside the open subtransaction. `None`: a row has appeared, start over.
     fn write(&self, changes: &[TableChange<'_>], merges: &[RowMerge<'_>]) -> Result<Option<Captured>> {
-        for order in &ORDERS {
+        let tries = ORDERS.iter().map(|order| (order, Present::Refuse)).chain([(&ORDERS[0], Present::Adopt)]);
+        for (order, present) in tries {
             let tried = entry::catch(|| {
                 xact::subtransaction(|| {
-                    let ((), captured) = capture::observe(|| apply::write(changes, order))?;
+                    let ((), captured) = capture::observe(|| apply::write(changes, order, present))?;
                     let generic = |tbl: &str| matches!(self.places[tbl], Place::Generic);
                     generic::write(self.doc, self.rows.keys(), merges, generic)?;
                     Ok(Some(captured))
@@ -271,7 +272,7 @@ impl<'b> Target<'_, 'b> {
             return Ok(None);
         }
         // No order works: let the first one's error out, it is the one to understand.
-        let ((), captured) = capture::observe(|| apply::write(changes, &ORDERS[0]))?;
+        let ((), captured) = capture::observe(|| apply::write(changes, &ORDERS[0], Present::Refuse))?;
         Ok(Some(captured))
     }
 

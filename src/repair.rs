@@ -123,6 +123,7 @@ fn write_rows(table: &Rc<Table>, doc: i64, rows: &BTreeMap<&str, Need<'_>>) -> R
         cells: need.cells.iter().map(|(index, value)| (*index, value.value())).collect(),
     });
     let change = TableChange { table: table.clone(), doc_name, rows: rows.collect() };
-    let ((), captured) = capture::observe(|| apply::write(std::slice::from_ref(&change), &ORDERS[0]))?;
+    let ((), captured) =
+        capture::observe(|| apply::write(std::slice::from_ref(&change), &ORDERS[0], apply::Present::Refuse))?;
     generic::append_unmeant(&change, captured)
 }

@@ -15,8 +15,6 @@ use crate::pg::relation::{Lock, Relation, quote};
 use crate::pg::spi::{self, Param};
 use crate::pg::{self, datum, types, xact};
 
-/// The peer of docs made at need.
-pub const DEFAULT_PEER: &str = "hub";
 /// The doc of tables tracked without naming one.
 const DEFAULT_DOC: &str = "default";
 /// Bytes a peer's own name may have: the server appends to it.
@@ -93,7 +91,7 @@ pub fn track(args: &Args<'_>) -> Result<Out> {
             None
         }
         (None, Some(doc)) => Some(catalog::doc(doc)?.doc),
-        (None, None) => Some(catalog::ensure_doc(DEFAULT_DOC, DEFAULT_PEER)?),
+        (None, None) => Some(catalog::ensure_doc(DEFAULT_DOC)?),
     };
     let alias = alias.unwrap_or_else(|| default_alias(&rel));
     remember(&rel, doc, doc_column.as_deref(), &alias)?;
@@ -126,14 +124,14 @@ fn check_trackable(rel: &Relation) -> Result<()> {
     if !matches!(rel.kind(), b'r' | b'p') {
         return refuse("is not a table", "Only ordinary and partitioned tables can be tracked.");
     }
-    if rel.schema() == "crdt" || rel.schema().starts_with("pg_") {
-        return refuse("is a system table", "Track tables of the application.");
-    }
     if rel.persistence() != b'p' {
         return refuse(
             "is a temporary or unlogged table",
             "Its rows would not outlive a crash, and the log would: ALTER TABLE ... SET LOGGED first.",
         );
+    }
+    if rel.schema() == "crdt" || rel.schema().starts_with("pg_") {
+        return refuse("is a system table", "Track tables of the application.");
     }
     if rel.is_partition() {
         return refuse("is a partition", "Track the partitioned table: all its partitions are then tracked.");
@@ -210,7 +208,7 @@ const TRIGGERS: [(&str, &str); 4] = [
     ("zz_crdt_insert", "AFTER INSERT ON {} REFERENCING NEW TABLE AS new_rows"),
     ("zz_crdt_update", "AFTER UPDATE ON {} REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows"),
     ("zz_crdt_delete", "AFTER DELETE ON {} REFERENCING OLD TABLE AS old_rows"),
-    ("aa_crdt_truncate", "BEFORE TRUNCATE ON {}"),
+    ("zz_crdt_truncate", "BEFORE TRUNCATE ON {}"),
 ];
 
 /// Makes the triggers on a table and, when it is partitioned, on everything below it: DML on a partition itself fires
@@ -271,7 +269,7 @@ pub fn adopt_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
     let sql = format!("SELECT {} FROM {}", columns.join(", "), rel.sql_name());
     spi::as_role(catalog::names()?.owner, || {
         spi::connect(|c| {
-            c.each(&sql, &[], |rows, i| {
+            c.each_now(&sql, &[], |rows, i| {
                 let (row_id, row) = capture::row_now(table, rows, i)?;
                 if known.contains_key(&(row.doc, row_id.clone())) {
                     return generic::differences(table, &row_id, &row, &known);

@@ -96,7 +96,7 @@ impl Comparison<'_, '_> {
         spi::as_role(catalog::names()?.owner, || {
             spi::connect(|c| {
                 let mut memory = RowMemory::new();
-                c.each_seen(&sql, &[], |rows, i| {
+                c.each_now(&sql, &[], |rows, i| {
                     memory.row(|| {
                         batch.push(capture::row_now(self.table, rows, i)?);
                         if batch.len() == BATCH { self.compare(&std::mem::take(&mut batch)) } else { Ok(()) }
@@ -215,7 +215,7 @@ impl Comparison<'_, '_> {
         let mut present = FxHashSet::default();
         spi::as_role(catalog::names()?.owner, || {
             spi::connect(|c| {
-                c.each_seen(&sql, keys.params(), |found, i| {
+                c.each_now(&sql, keys.params(), |found, i| {
                     let (row, now) = capture::row_now(self.table, found, i)?;
                     if now.doc == doc {
                         present.insert(row);

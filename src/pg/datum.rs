@@ -217,10 +217,11 @@ fn escaped(json: &str) -> Result<Option<String>> {
 
 fn array_literal(elem: &TypeInfo, json: &str, out: &mut String) -> Result<()> {
     let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(json).map_err(bad_json)?;
+    let delimiter = elem.delimiter();
     out.push('{');
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
-            out.push(',');
+            out.push(delimiter);
         }
         let text = item.get();
         if text.starts_with('[') {
@@ -338,7 +339,8 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
                 ValueRef::Json(scratch)
             }
             Conv::Out { output } => {
-                let text = call_output(*output, datum);
+                let show = || call_output(*output, datum);
+                let text = if ty.names_objects() { super::spi::with_fixed_path(show) } else { show() };
                 scratch.push_str(&CStr::from_ptr(text).to_string_lossy());
                 pg_sys::pfree(text.cast());
                 ValueRef::Text(scratch)
@@ -375,11 +377,14 @@ unsafe fn call_output(output: Oid, datum: Datum) -> *mut c_char {
 }
 
 fn float_value(float: f64, scratch: &mut String) -> ValueRef<'_> {
-    if float.is_finite() {
+    // jsonb has no negative zero.
+    if float.is_finite() && (float != 0.0 || float.is_sign_positive()) {
         return ValueRef::Float(float);
     }
     scratch.push_str(if float.is_nan() {
         "NaN"
+    } else if float == 0.0 {
+        "-0"
     } else if float > 0.0 {
         "Infinity"
     } else {
@@ -409,7 +414,7 @@ fn json_value(jsonb: bool, scratch: &mut String) -> ValueRef<'_> {
             return ValueRef::Text(scratch);
         }
     }
-    if jsonb && !scratch.starts_with('n') {
+    if jsonb && !container && !scratch.starts_with('n') {
         // A number: the engine keeps its text when nothing else holds it exactly.
         return scalar(scratch);
     }
@@ -556,6 +561,7 @@ pub fn key_text<'a>(value: ValueRef<'a>, scratch: &'a mut String) -> &'a str {
 
 /// The canonical text of a key given as text: what the type's output function says of what its input function made.
 pub fn canonical_key(ty: &TypeInfo, text: &str) -> Result<String> {
+    let _pinned = PinnedSettings::pin();
     let datum = input_datum(ty.base, text)?;
     let (mut scratch, mut out) = (String::new(), String::new());
     let value = to_value(ty, datum, &mut scratch);

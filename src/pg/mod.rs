@@ -4,6 +4,7 @@
 
 pub mod datum;
 pub mod entry;
+pub mod executor;
 pub mod function;
 pub mod inval;
 pub mod lock;

@@ -35,6 +35,11 @@ impl Param {
         Param { oid: pg_sys::TEXTOID, datum: Some(datum::text_datum(v)) }
     }
 
+    /// A bytea.
+    pub fn bytes(v: &[u8]) -> Param {
+        Param { oid: pg_sys::BYTEAOID, datum: Some(datum::bytes_datum(v)) }
+    }
+
     /// A text or NULL.
     pub fn opt_text(v: Option<&str>) -> Param {
         Param { oid: pg_sys::TEXTOID, datum: v.map(datum::text_datum) }
@@ -138,18 +143,18 @@ pub fn connect<R>(body: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
 const FETCH: i64 = 1000;
 
 impl Connection {
-    /// Calls `each` with every row of a query under the active snapshot (a fresh one is made when there is none that
-    /// sees our writes), fetching some at a time.
+    /// Calls `each` with every row of a query under a snapshot that sees our writes (in REPEATABLE READ the
+    /// transaction's), fetching some at a time.
     pub fn each(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
-        self.cursor(sql, params, false, each)
+        self.fetch(sql, params, false, each)
     }
 
-    /// The same under the active snapshot as it is.
-    pub fn each_seen(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
-        self.cursor(sql, params, true, each)
+    /// The same under the active snapshot, whatever the isolation level.
+    pub fn each_now(&self, sql: &str, params: &[Param], each: impl FnMut(&Rows, usize) -> Result<()>) -> Result<()> {
+        self.fetch(sql, params, true, each)
     }
 
-    fn cursor(
+    fn fetch(
         &self,
         sql: &str,
         params: &[Param],
@@ -186,6 +191,28 @@ impl Connection {
             pg_sys::SPI_cursor_close(portal);
         }
         Ok(())
+    }
+
+    /// Runs an UPDATE that may write columns GENERATED ALWAYS AS IDENTITY, as an INSERT may with OVERRIDING SYSTEM VALUE:
+    /// while it is analysed, the relation's cached descriptor calls them BY DEFAULT.
+    pub fn run_over_identity(&self, relid: Oid, sql: &str, params: &[Param]) -> Result<Rows> {
+        let text = CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?;
+        let (mut types, mut values, nulls) = split(params);
+        let plan = super::types::identity_by_default(relid, || {
+            // SAFETY: as in `run`. Analysis runs no code of the application.
+            unsafe { pg_sys::SPI_prepare(text.as_ptr(), params.len() as i32, types.as_mut_ptr()) }
+        });
+        if plan.is_null() {
+            return Err(Error::new(state::INTERNAL, format!("SPI could not prepare: {sql}")));
+        }
+        // SAFETY: the plan takes these parameters.
+        unsafe {
+            let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0);
+            if code < 0 {
+                return Err(Error::new(state::INTERNAL, format!("SPI failed with {code} in: {sql}")));
+            }
+            Ok(Rows { table: std::ptr::null_mut(), count: 0, processed: pg_sys::SPI_processed })
+        }
     }
 
     /// Runs one statement. `read_only`: under the active snapshot; otherwise under a fresh one that sees our writes.
@@ -251,6 +278,31 @@ pub fn as_role<R>(owner: Oid, body: impl FnOnce() -> R) -> R {
         set_local(c"row_security", c"off");
         let result = body();
         drop(restore);
+        result
+    }
+}
+
+/// Runs `body` under a `search_path` of `pg_catalog`.
+pub(super) fn with_fixed_path<R>(body: impl FnOnce() -> R) -> R {
+    // SAFETY: as above; on error the transaction's end restores the setting.
+    unsafe {
+        let nest = pg_sys::NewGUCNestLevel();
+        set_local(c"search_path", c"pg_catalog, pg_temp");
+        let result = body();
+        pg_sys::AtEOXact_GUC(true, nest);
+        result
+    }
+}
+
+/// Runs `body` under the settings that input functions of values need.
+pub fn with_input_settings<R>(body: impl FnOnce() -> R) -> R {
+    // SAFETY: as above.
+    unsafe {
+        let nest = pg_sys::NewGUCNestLevel();
+        set_local(c"array_nulls", c"on");
+        set_local(c"xmloption", c"content");
+        let result = body();
+        pg_sys::AtEOXact_GUC(true, nest);
         result
     }
 }

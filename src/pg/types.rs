@@ -62,7 +62,22 @@ pub struct Column {
     pub ty: TypeInfo,
     /// Type modifier.
     pub typmod: i32,
+    /// GENERATED ALWAYS AS IDENTITY.
+    pub identity_always: bool,
 }
+
+/// Types that are shown as names of objects.
+const NAMING_TYPES: [Oid; 9] = [
+    pg_sys::REGCLASSOID,
+    pg_sys::REGPROCOID,
+    pg_sys::REGPROCEDUREOID,
+    pg_sys::REGOPEROID,
+    pg_sys::REGOPERATOROID,
+    pg_sys::REGTYPEOID,
+    pg_sys::REGCONFIGOID,
+    pg_sys::REGDICTIONARYOID,
+    pg_sys::REGCOLLATIONOID,
+];
 
 impl TypeInfo {
     /// Reads the catalog for `oid`.
@@ -74,6 +89,31 @@ impl TypeInfo {
             pg_sys::get_typlenbyvalalign(base, &mut len, &mut by_value, &mut align);
             TypeInfo { oid, base, len, by_value, align, conv: Conv::of(base) }
         }
+    }
+
+    /// What stands between elements of this type in an array's text.
+    pub fn delimiter(&self) -> char {
+        let (mut len, mut by_value, mut align, mut delimiter) = (0i16, false, 0, 0);
+        let (mut param, mut function) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+        // SAFETY: a syscache look-up by OID.
+        unsafe {
+            pg_sys::get_type_io_data(
+                self.oid,
+                pg_sys::IOFuncSelector::IOFunc_input,
+                &mut len,
+                &mut by_value,
+                &mut align,
+                &mut delimiter,
+                &mut param,
+                &mut function,
+            );
+        }
+        char::from(delimiter as u8)
+    }
+
+    /// Does the text form depend on `search_path`?
+    pub fn names_objects(&self) -> bool {
+        NAMING_TYPES.contains(&self.base)
     }
 
     /// `schema.type`, quoted, without modifiers.
@@ -159,7 +199,13 @@ pub fn columns(rel: &Relation) -> Vec<Column> {
     // SAFETY: the relation is open, its descriptor lives as long.
     unsafe { attributes(rel.tuple_desc()) }
         .filter(|a| a.attgenerated == 0)
-        .map(|a| Column { attno: a.attnum, name: attribute_name(a), ty: TypeInfo::of(a.atttypid), typmod: a.atttypmod })
+        .map(|a| Column {
+            attno: a.attnum,
+            name: attribute_name(a),
+            ty: TypeInfo::of(a.atttypid),
+            typmod: a.atttypmod,
+            identity_always: a.attidentity as u8 == b'a',
+        })
         .collect()
 }
 
@@ -173,21 +219,18 @@ pub fn primary_key(rel: &Relation) -> Result<Option<Vec<String>>> {
         let raw = rel.as_ptr();
         let pk = (*raw).rd_pkindex;
         if pk == pg_sys::InvalidOid {
-            return Ok(None);
+            return if has_deferrable_key(rel.oid()) { Err(deferrable_key(rel)) } else { Ok(None) };
         }
         let index = pg_sys::index_open(pk, pg_sys::AccessShareLock as i32);
         let form = &*(*index).rd_index;
+        // Newer servers count a deferrable key as the key.
         let deferrable = !form.indimmediate;
         let n = form.indnkeyatts as usize;
         let attnos: Vec<i16> = (0..n).map(|i| *form.indkey.values.as_ptr().add(i)).collect();
         let collations: Vec<Oid> = (0..n).map(|i| *(*index).rd_indcollation.add(i)).collect();
         pg_sys::index_close(index, pg_sys::AccessShareLock as i32);
         if deferrable {
-            return Err(Error::new(
-                state::UNTRACKABLE,
-                format!("primary key of table \"{}\" is DEFERRABLE", rel.name()),
-            )
-            .hint("Rows are named by their key, so it must hold at every statement: make it NOT DEFERRABLE."));
+            return Err(deferrable_key(rel));
         }
         let columns = columns(rel);
         let mut names = Vec::with_capacity(n);
@@ -204,6 +247,17 @@ pub fn primary_key(rel: &Relation) -> Result<Option<Vec<String>>> {
         }
         Ok(Some(names))
     }
+}
+
+fn deferrable_key(rel: &Relation) -> Error {
+    Error::new(state::UNTRACKABLE, format!("primary key of table \"{}\" is DEFERRABLE", rel.name()))
+        .hint("Rows are named by their key, so it must hold at every statement: make it NOT DEFERRABLE.")
+}
+
+/// PostgreSQL 15 to 17 do not name a deferrable key as the relation's key.
+fn has_deferrable_key(relid: Oid) -> bool {
+    // SAFETY: a catalog look-up.
+    unsafe { super::unbound::has_primary_key(relid) }
 }
 
 /// Key types whose equal values have one text form.
@@ -268,6 +322,33 @@ pub fn partition_root(relid: Oid) -> Oid {
         pg_sys::list_free(list);
         root
     }
+}
+
+/// Runs `body` while this session takes the relation's columns GENERATED ALWAYS AS IDENTITY for BY DEFAULT ones.
+pub(super) fn identity_by_default<R>(relid: Oid, body: impl FnOnce() -> R) -> R {
+    struct Restore(Vec<*mut pg_sys::FormData_pg_attribute>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            for attribute in &self.0 {
+                // SAFETY: the relation is open, and with it its descriptor stays.
+                unsafe { (**attribute).attidentity = pg_sys::ATTRIBUTE_IDENTITY_ALWAYS as _ }
+            }
+        }
+    }
+    let rel = Relation::open(relid, super::relation::Lock::RowExclusive);
+    // SAFETY: the descriptor is this session's own copy; nothing but the analysis of one statement sees the change.
+    let restore = unsafe {
+        let desc = (*rel.as_ptr()).rd_att;
+        let attributes = (0..(*desc).natts as usize).map(|i| tuple_desc_attr(desc, i).cast_mut());
+        Restore(attributes.filter(|a| (**a).attidentity as u8 == pg_sys::ATTRIBUTE_IDENTITY_ALWAYS).collect())
+    };
+    for attribute in &restore.0 {
+        // SAFETY: as above.
+        unsafe { (**attribute).attidentity = pg_sys::ATTRIBUTE_IDENTITY_BY_DEFAULT as _ }
+    }
+    let result = body();
+    drop(restore);
+    result
 }
 
 /// The base type of an attribute, counted from 0.

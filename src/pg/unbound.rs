@@ -15,6 +15,7 @@ mod raw {
         pub fn find_all_inheritors(parent: Oid, lock: c_int, counts: *mut *mut pg_sys::List) -> *mut pg_sys::List;
         pub fn nextval_internal(relid: Oid, check_permissions: bool) -> i64;
         pub fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
+        pub fn get_primary_key_attnos(relid: Oid, deferrable_ok: bool, constraint: *mut Oid) -> *mut pg_sys::Bitmapset;
         pub fn get_partition_ancestors(relid: Oid) -> *mut pg_sys::List;
     }
 }
@@ -56,6 +57,13 @@ pub unsafe fn trigger_depth() -> i32 {
 pub unsafe fn partition_ancestors(relid: Oid) -> *mut pg_sys::List {
     // SAFETY: `relid` is a partition.
     unsafe { pg_guard_ffi_boundary(|| raw::get_partition_ancestors(relid)) }
+}
+
+/// Has a table a primary key, DEFERRABLE or not?
+pub unsafe fn has_primary_key(relid: Oid) -> bool {
+    let mut constraint = pg_sys::InvalidOid;
+    // SAFETY: a catalog look-up.
+    unsafe { pg_guard_ffi_boundary(|| !raw::get_primary_key_attnos(relid, true, &mut constraint).is_null()) }
 }
 
 /// The setting `max_prepared_transactions`.

@@ -39,6 +39,22 @@ SELECT since, (SELECT jsonb_agg(jsonb_build_array(run -> 'peer', run -> 'counter
 -- A frontier told twice, or with events its others already have, means the same version.
 SELECT crdt.compare(:doc, '[["ann", 2], ["ann", 2], ["ann", 0], ["bob", 1]]', '[["ann", 2]]');
 
+-- A prepared transaction is nobody's history until it commits, and then it is a head beside what came meanwhile.
+CREATE TABLE prepared (id int PRIMARY KEY);
+SELECT crdt.create_doc('hub', 'prepared') AS other \gset
+SELECT crdt.track('prepared', doc => :other) = :other AS tracked;
+BEGIN;
+INSERT INTO prepared VALUES (1);
+PREPARE TRANSACTION 'crdt versions';
+INSERT INTO prepared VALUES (2);
+INSERT INTO prepared VALUES (3);
+SELECT plain(crdt.doc_sync_state(:other));
+COMMIT PREPARED 'crdt versions';
+SELECT plain(crdt.doc_sync_state(:other)), jsonb_array_length(crdt.events_since(:other, '[]')) AS runs;
+INSERT INTO prepared VALUES (4);
+SELECT plain(crdt.doc_sync_state(:other));
+DROP TABLE prepared;
+
 -- An event that is not there has no place.
 \set VERBOSITY verbose
 SELECT crdt.compare(:doc, '[["ann", 3]]', '[]');
