@@ -27,7 +27,7 @@ pub struct Work {
     pub rows: BTreeSet<String>,
 }
 
-const PAUSE: Duration = Duration::from_millis(15);
+const PAUSE: Duration = Duration::from_millis(4);
 
 impl Clerk {
     /// Starts on a connection of its own.

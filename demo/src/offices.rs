@@ -126,7 +126,7 @@ fn fill_hubs(cluster: &Cluster, dataset: &Dataset, authors: &Authors) -> Vec<Fil
          west gets each commit as late as causality allows, so that what one working copy did in a row comes as one push.",
     );
     show::text(
-        "Meanwhile a clerk edits the same table on the same hub with plain SQL (a statement every 15 ms: updates, inserts, \
+        "Meanwhile a clerk edits the same table on the same hub with plain SQL (a statement every 4 ms: updates, inserts, \
          deletes, some rows again and again), and pgbench writes another tracked table with two clients.",
     );
     let plans = plans(dataset);
@@ -286,14 +286,17 @@ fn conflicts(dataset: &Dataset, concurrent: &Concurrent, touched: &BTreeSet<Stri
     show::step("what conflicted, and who won");
     let row = concurrent.different.iter().find(|(row, _)| !touched.contains(row) && exists(hub, row));
     if let Some((row, column)) = row {
-        show::text("Two authors wrote one cell, neither knowing of the other:");
+        show::text(
+            "Two authors wrote one cell, neither knowing of the other. The greatest stamp wins: the lamport (logical time), \
+             then the peer's name:",
+        );
         history(dataset, hub, row, Some(column));
     }
     let deleted = concurrent.delete_and_edit.iter().find(|row| !touched.contains(*row));
     if let Some(row) = deleted {
         show::text(
-            "One author deleted a row, another edited it: the row is gone, unless somebody inserts it again with a newer \
-             stamp. The last events of the row:",
+            "One author deleted a row, another, who did not know, edited it. An edit changes a row and does not make one: \
+             the row stays gone until somebody inserts it again. The last events of the row:",
         );
         history(dataset, hub, row, None);
     }
@@ -304,7 +307,7 @@ fn conflicts(dataset: &Dataset, concurrent: &Concurrent, touched: &BTreeSet<Stri
                   AND (SELECT count(DISTINCT split_part(h.peer, ':', 1)) FROM crdt.history('offices', w.row_id) AS h \
                        WHERE h.\"column\" = w.\"column\") BETWEEN 4 AND 9 LIMIT 1";
     if let Some(found) = hub.client.query_opt(beaten, &[&clerks]).expect("the clerks' rows") {
-        show::text("The clerks of three hubs and an author wrote one cell. The greatest stamp wins, on every hub:");
+        show::text("Authors and clerks of several hubs wrote one cell. The greatest stamp wins, on every hub:");
         history(dataset, hub, found.get(0), Some(found.get(1)));
     }
 }
