@@ -28,8 +28,8 @@ pub fn on_ddl(_args: &Args<'_>) -> Result<Out> {
     spi::as_role(catalog::names()?.owner, || {
         spi::connect(|c| {
             c.run(
-                "DELETE FROM crdt.tracked_partition AS p WHERE p.relid = p.root \
-                 AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class AS r WHERE r.oid = p.relid)",
+                "DELETE FROM crdt.tracked_partition AS p \
+                 WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class AS r WHERE r.oid = p.root)",
                 &[],
                 false,
             )?;
