@@ -5,6 +5,7 @@
 //! | [`cluster`] | a PostgreSQL server of one's own: start, restart, crash, read its log |
 //! | [`session`] | a connection on a thread of its own, so that a test can wait until it is blocked |
 //! | [`expect`] | errors by SQLSTATE, rows as text |
+//! | [`hub`] | a database as a replica of the engine's convergence suite |
 //!
 //! The clusters are those of `scripts/cluster`, on the private server tree that `scripts/build` makes. Without it every
 //! test fails and says so: nothing is skipped.
@@ -13,6 +14,7 @@
 
 pub mod cluster;
 pub mod expect;
+pub mod hub;
 pub mod session;
 
 pub use cluster::Cluster;

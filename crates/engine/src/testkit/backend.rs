@@ -74,6 +74,11 @@ pub trait Backend {
     /// What it shows.
     fn rows(&mut self) -> Tables;
 
+    /// Whatever else must hold of it.
+    fn check(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// How many rows it merged, and how many of them by their whole history.
     fn merged(&self) -> (usize, usize) {
         (0, 0)

@@ -9,10 +9,10 @@
 //! | `transport.rs` | what a network does to a batch |
 //! | `suite.rs` | many schedules on many threads |
 
+pub mod oracle;
 pub mod rng;
 
 mod backend;
-mod oracle;
 mod suite;
 mod transport;
 mod world;

@@ -2,6 +2,7 @@
 
 use super::backend::{Backend, Refusal, Will, Write, memory};
 use super::{Rng, oracle, transport};
+use crate::replica::Tables;
 use crate::wire::{Batch, Versions};
 
 /// Everything: no page is larger.
@@ -278,15 +279,21 @@ impl World {
 
     /// A replica shows what its own log stands for. Its log is rebuilt from what it hands out.
     fn check_node(&mut self, node: usize) -> Step {
+        self.nodes[node].check().map_err(|what| format!("node {node}: {what}"))?;
         let log = oracle::log_of(self.everything(node)?).map_err(|error| format!("node {node}: {error}"))?;
         if log.versions() != self.nodes[node].versions() {
             return Err(format!("node {node} does not hand out what it knows"));
         }
-        let (shown, right) = (self.nodes[node].rows(), oracle::tables_of(&log));
+        let (shown, right) = (self.rows(node), oracle::visible(&oracle::tables_of(&log)));
         match shown == right {
             true => Ok(()),
             false => Err(format!("node {node} shows {shown:?}, its log stands for {right:?}")),
         }
+    }
+
+    /// What a replica shows, but for what a database's table cannot.
+    fn rows(&mut self, node: usize) -> Tables {
+        oracle::visible(&self.nodes[node].rows())
     }
 
     fn everything(&mut self, node: usize) -> Result<Batch, String> {
@@ -299,12 +306,12 @@ impl World {
         self.check_node(0)?;
         let events = oracle::fingerprint(&self.everything(0)?);
         self.stats.events = events.1;
-        let (heads, rows) = (self.nodes[0].frontier(), self.nodes[0].rows());
+        let (heads, rows) = (self.nodes[0].frontier(), self.rows(0));
         for node in 1..self.nodes.len() {
             let same = [
                 ("events", oracle::fingerprint(&self.everything(node)?) == events),
                 ("heads", self.nodes[node].frontier() == heads),
-                ("rows", self.nodes[node].rows() == rows),
+                ("rows", self.rows(node) == rows),
             ];
             if let Some((what, _)) = same.iter().find(|(_, same)| !same) {
                 return Err(format!("nodes 0 and {node} know the same and differ in {what}"));

@@ -1,0 +1,425 @@
+//! A database as a hub of the engine's convergence suite: one doc, with its tables `t` and `s`.
+
+use crdt_engine::oplog::Page;
+use crdt_engine::replica::{Row, Tables, Value};
+use crdt_engine::testkit::{Backend, Receipt, Refusal, Rng, Write, oracle};
+use crdt_engine::wire::{Batch, PullRequest, PullResponse, PushRequest, Versions, binary, json};
+use crdt_engine::{EventId, Limits, OpBuf, OpRef};
+use postgres::{Client, Error};
+
+/// Everything: no page is larger.
+const ALL: u64 = u32::MAX as u64;
+
+/// Lets no number of operations stop a page.
+const NO_ID: &str = "the suite's own";
+
+/// What a hub's table `t` does on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// Nothing.
+    Plain,
+    /// `d` has a default, a BEFORE trigger makes `x` odd and counts writes in `u`.
+    Willful,
+    /// `d` has a default, a BEFORE trigger makes `x` odd, and changes nothing else.
+    Idempotent,
+    /// As `Willful`, in two partitions.
+    Partitioned,
+    /// `d` has a default, an AFTER trigger writes `u` of the same row.
+    Nested,
+    /// `d` has a default, an AFTER trigger writes a row of `s`.
+    Spilling,
+}
+
+impl Nature {
+    /// All of them.
+    pub const ALL: [Nature; 6] = [
+        Nature::Plain,
+        Nature::Willful,
+        Nature::Idempotent,
+        Nature::Partitioned,
+        Nature::Nested,
+        Nature::Spilling,
+    ];
+
+    fn default(self) -> &'static str {
+        if self == Nature::Plain { "" } else { "DEFAULT -1" }
+    }
+
+    fn partitions(self, schema: &str) -> String {
+        if self != Nature::Partitioned {
+            return String::new();
+        }
+        (0..2)
+            .map(|n| {
+                format!(
+                    "CREATE TABLE {schema}.t{n} PARTITION OF {schema}.t FOR VALUES WITH (MODULUS 2, REMAINDER {n});"
+                )
+            })
+            .collect()
+    }
+
+    fn trigger(self, schema: &str) -> String {
+        let (when, body) = match self {
+            Nature::Plain => return String::new(),
+            Nature::Willful | Nature::Partitioned => (
+                "BEFORE",
+                "NEW.x := NEW.x | 1;
+                 NEW.u := 1 + CASE TG_OP WHEN 'INSERT' THEN 1000 ELSE coalesce(OLD.u, 1000) END;
+                 RETURN NEW;"
+                    .to_owned(),
+            ),
+            Nature::Idempotent => ("BEFORE", "NEW.x := NEW.x | 1; RETURN NEW;".to_owned()),
+            Nature::Nested => (
+                "AFTER",
+                format!(
+                    "IF NEW.u IS DISTINCT FROM NEW.x + 1 THEN
+                         UPDATE {schema}.t SET u = NEW.x + 1 WHERE id = NEW.id;
+                     END IF;
+                     RETURN NULL;"
+                ),
+            ),
+            Nature::Spilling => (
+                "AFTER",
+                format!(
+                    "INSERT INTO {schema}.s (id, y) VALUES ('2', NEW.x)
+                     ON CONFLICT (id) DO UPDATE SET y = excluded.y WHERE s.y IS DISTINCT FROM excluded.y;
+                     RETURN NULL;"
+                ),
+            ),
+        };
+        format!(
+            "CREATE FUNCTION {schema}.will() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;
+             CREATE TRIGGER will {when} INSERT OR UPDATE ON {schema}.t FOR EACH ROW EXECUTE FUNCTION {schema}.will();"
+        )
+    }
+}
+
+/// Where a hub is found, by any session.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The doc.
+    pub doc: i64,
+    /// The schema of its tables.
+    pub schema: String,
+    /// `s` exists in the doc only.
+    pub generic: bool,
+}
+
+impl Place {
+    /// A new doc with tables of its own. `schema` must be new.
+    pub fn make(client: &mut Client, schema: &str, peer: &str, nature: Nature, generic: bool) -> Place {
+        let doc: i64 = client.query_one("SELECT crdt.create_doc($1)", &[&peer]).expect("crdt.create_doc").get(0);
+        let of = if nature == Nature::Partitioned { "PARTITION BY HASH (id)" } else { "" };
+        let cells = format!("x bigint, y bigint, d bigint {}, u bigint", nature.default());
+        let mut sql = format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.t (id text PRIMARY KEY, {cells}) {of};");
+        sql.push_str(&nature.partitions(schema));
+        if !generic {
+            sql.push_str(&format!(
+                "CREATE TABLE {schema}.s (id text PRIMARY KEY, x bigint, y bigint, d bigint, u bigint);
+                 SELECT crdt.track('{schema}.s', {doc}, alias => 's');"
+            ));
+        }
+        sql.push_str(&nature.trigger(schema));
+        sql.push_str(&format!("SELECT crdt.track('{schema}.t', {doc}, alias => 't');"));
+        client.batch_execute(&sql).unwrap_or_else(|error| panic!("{sql}\n{error:?}"));
+        Place { doc, schema: schema.to_owned(), generic }
+    }
+
+    /// Statements that do a plain write.
+    pub fn sql(&self, write: &Write) -> String {
+        let (doc, schema) = (self.doc, &self.schema);
+        match write {
+            Write::Insert("s", row, cells) if self.generic => {
+                let cells: Vec<String> = cells.iter().map(|(col, value)| format!("[\"{col}\",{value}]")).collect();
+                format!("SELECT crdt.doc_insert({doc}, 's', '{row}', '[{}]');", cells.join(","))
+            }
+            Write::Update("s", row, col, value) if self.generic => {
+                format!("SELECT crdt.doc_update({doc}, 's', '{row}', '{col}', '{value}');")
+            }
+            Write::Delete("s", row) if self.generic => format!("SELECT crdt.doc_delete({doc}, 's', '{row}');"),
+            Write::Insert(tbl, row, cells) => {
+                let cols: String = cells.iter().map(|(col, _)| format!(", {col}")).collect();
+                let values: String = cells.iter().map(|(_, value)| format!(", {value}")).collect();
+                let set: Vec<String> = cells.iter().map(|(col, _)| format!("{col} = excluded.{col}")).collect();
+                let action =
+                    if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", set.join(", ")) };
+                format!(
+                    "INSERT INTO {schema}.{tbl} (id{cols}) VALUES ('{row}'{values}) ON CONFLICT (id) DO {action};"
+                )
+            }
+            Write::Update(tbl, row, col, value) => {
+                format!("UPDATE {schema}.{tbl} SET {col} = {value} WHERE id = '{row}';")
+            }
+            Write::Delete(tbl, row) => format!("DELETE FROM {schema}.{tbl} WHERE id = '{row}';"),
+        }
+    }
+
+    /// Statements of a kind that replicas do not have: key changes, rows that go and come, many rows, savepoints.
+    pub fn odd_sql(&self, rng: &mut Rng) -> String {
+        let t = format!("{}.t", self.schema);
+        let value = 7_000_000 + rng.below(1000);
+        match rng.below(9) {
+            0 => format!("UPDATE {t} SET id = '3' WHERE id = '1' AND NOT EXISTS (SELECT FROM {t} WHERE id = '3');"),
+            1 => format!("UPDATE {t} SET id = '1' WHERE id = '2' AND NOT EXISTS (SELECT FROM {t} WHERE id = '1');"),
+            2 => format!("UPDATE {t} SET id = '2' WHERE id = '3' AND NOT EXISTS (SELECT FROM {t} WHERE id = '2');"),
+            3 => format!("DELETE FROM {t} WHERE id = '1'; INSERT INTO {t} (id, y) VALUES ('1', {value});"),
+            4 => format!("UPDATE {t} SET x = NULL, y = {value};"),
+            5 => format!(
+                "SAVEPOINT a; DELETE FROM {t}; INSERT INTO {t} (id, x) VALUES ('2', {value}); ROLLBACK TO a;
+                 UPDATE {t} SET y = {value} WHERE id = '2'; RELEASE a;"
+            ),
+            6 => format!("TRUNCATE {t};"),
+            7 => format!("SAVEPOINT a; UPDATE {t} SET x = {value} WHERE id = '1'; RELEASE a; SAVEPOINT b; ROLLBACK TO b;"),
+            _ => format!("INSERT INTO {t} (id, x) VALUES ('1', {value}), ('2', {value}) ON CONFLICT (id) DO UPDATE SET d = {value};"),
+        }
+    }
+
+    /// Pushes a batch, in JSON or binary.
+    pub fn push(&self, client: &mut Client, batch: Batch, in_binary: bool) -> Result<Receipt, Refusal> {
+        let request = PushRequest { peer_id: NO_ID.into(), batch, frontier: vec![] };
+        let limits = Limits::default();
+        let answer = if in_binary {
+            let bytes = binary::encode_push(&request).expect("a request");
+            let row = client.query_one("SELECT crdt.push_binary($1, $2)", &[&self.doc, &bytes]).map_err(refusal)?;
+            binary::decode_push_response(row.get(0), &limits)
+        } else {
+            let mut text = String::new();
+            json::write_push(&mut text, &request).expect("a request");
+            let row =
+                client.query_one("SELECT crdt.push($1, $2::text::jsonb)::text", &[&self.doc, &text]).map_err(refusal)?;
+            json::decode_push_response(row.get::<_, &str>(0).as_bytes(), &limits)
+        };
+        let answer = answer.expect("an answer that can be read");
+        assert!(answer.ahead.is_empty(), "the hub says that it lost {:?}", answer.ahead);
+        Ok(Receipt { accepted: answer.accepted, duplicate: answer.duplicate })
+    }
+
+    /// Pulls a page, in JSON or binary, and checks that it reaches what it says.
+    pub fn pull(
+        &self,
+        client: &mut Client,
+        known: &Versions,
+        limit: u64,
+        in_binary: bool,
+    ) -> Result<PullResponse, Refusal> {
+        let limits = Limits::default();
+        let request =
+            PullRequest { peer_id: Some(NO_ID.into()), known: known.clone(), limit: Some(limit), accept: vec![] };
+        let page = if in_binary {
+            let bytes = binary::encode_pull(&request).expect("a request");
+            let row = client.query_one("SELECT crdt.pull_binary($1, $2)", &[&self.doc, &bytes]).map_err(refusal)?;
+            binary::decode_pull_response(row.get(0), &limits)
+        } else {
+            let mut text = String::new();
+            json::write_pull(&mut text, &request).expect("a request");
+            let row =
+                client.query_one("SELECT crdt.pull($1, $2::text::jsonb)::text", &[&self.doc, &text]).map_err(refusal)?;
+            json::decode_pull_response(row.get::<_, &str>(0).as_bytes(), &limits)
+        };
+        let page = page.expect("an answer that can be read");
+        let mut reached = known.clone();
+        for run in &page.batch.runs {
+            let last = run.counter_start + run.span(&page.batch.ops) - 1;
+            let known = reached.entry(run.peer.clone()).or_insert(last);
+            *known = last.max(*known);
+        }
+        match reached == page.versions {
+            true => Ok(page),
+            false => Err(Refusal::Other(format!("a page reaches {reached:?} and says {:?}", page.versions))),
+        }
+    }
+
+    /// What the hub knows.
+    pub fn versions(&self, client: &mut Client) -> Versions {
+        let text = self.text(client, "SELECT crdt.version($1)::text");
+        json::decode_versions(text.as_bytes(), &Limits::default()).expect("a version vector")
+    }
+
+    /// Its heads, sorted.
+    pub fn frontier(&self, client: &mut Client) -> Vec<EventId> {
+        let text = self.text(client, "SELECT crdt.frontier($1)::text");
+        let mut heads = json::decode_frontier(text.as_bytes(), &Limits::default()).expect("a frontier");
+        heads.sort();
+        heads
+    }
+
+    fn text(&self, client: &mut Client, sql: &str) -> String {
+        client.query_one(sql, &[&self.doc]).unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
+    }
+
+    /// What its tables show.
+    pub fn rows(&self, client: &mut Client) -> Tables {
+        let mut tables = Tables::new();
+        for tbl in ["t", "s"] {
+            if tbl == "s" && self.generic {
+                let found = client.query("SELECT row_id, data::text FROM crdt.rows($1, 's')", &[&self.doc]);
+                for row in found.expect("crdt.rows") {
+                    let cells = cells_of(row.get(1));
+                    tables.entry(tbl.into()).or_default().insert(row.get::<_, &str>(0).into(), cells);
+                }
+                continue;
+            }
+            let sql = format!("SELECT id, x, y, d, u FROM {}.{tbl}", self.schema);
+            for row in client.query(&sql, &[]).expect("the table's rows") {
+                let cells = ["x", "y", "d", "u"].into_iter().enumerate().filter_map(|(i, col)| {
+                    let value: Option<i64> = row.get(i + 1);
+                    Some((col.into(), Value::Int(value?)))
+                });
+                tables.entry(tbl.into()).or_default().insert(row.get::<_, &str>(0).into(), cells.collect());
+            }
+        }
+        tables
+    }
+
+    /// Table and log agree, and pages of any size come to the same as everything at once.
+    pub fn check(&self, client: &mut Client, rng: &mut Rng) -> Result<(), String> {
+        for tbl in ["t", "s"].iter().filter(|tbl| **tbl == "t" || !self.generic) {
+            let sql = format!("SELECT v::text FROM crdt.verify('{}.{tbl}') AS v", self.schema);
+            let wrong: Vec<String> = client.query(&sql, &[]).map_err(told)?.iter().map(|row| row.get(0)).collect();
+            if !wrong.is_empty() {
+                return Err(format!("crdt.verify of {tbl}: {wrong:?}; the table shows {:?}", self.rows(client)));
+            }
+        }
+        let refused = |refusal| format!("a pull was refused: {refusal:?}");
+        let whole = self.pull(client, &Versions::new(), ALL, rng.chance(50)).map_err(refused)?;
+        let (mut known, mut sum, mut count) = (Versions::new(), 0u64, 0);
+        loop {
+            let page = self.pull(client, &known, 1 + rng.below(7) as u64, rng.chance(50)).map_err(refused)?;
+            let (part, events) = oracle::fingerprint(&page.batch);
+            (sum, count) = (sum.wrapping_add(part), count + events);
+            known = page.versions;
+            if !page.has_more {
+                break;
+            }
+        }
+        let log = oracle::log_of(whole.batch.clone()).map_err(|what| format!("what it hands out: {what}"))?;
+        let mut heads = log.frontier();
+        heads.sort();
+        if self.frontier(client) != heads {
+            return Err(format!("its frontier is {:?}, its log has {heads:?}", self.frontier(client)));
+        }
+        match (sum, count) == oracle::fingerprint(&whole.batch) && known == whole.versions && !whole.has_more {
+            true => Ok(()),
+            false => Err(format!("pages come to {count} events, the whole is {:?}", whole.versions)),
+        }
+    }
+}
+
+/// A hub of a [`World`](crdt_engine::testkit::World).
+pub struct Hub {
+    client: Client,
+    place: Place,
+    rng: Rng,
+    willful: bool,
+}
+
+impl Hub {
+    /// A hub at a place of its own.
+    pub fn new(client: Client, place: Place, nature: Nature, rng: Rng) -> Hub {
+        Hub { client, place, rng, willful: nature != Nature::Plain }
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = self.client.batch_execute(&format!("DROP SCHEMA {} CASCADE", self.place.schema));
+        }
+    }
+}
+
+impl Backend for Hub {
+    fn is_hub(&self) -> bool {
+        self.willful
+    }
+
+    fn write(&mut self, writes: &[Write]) -> Result<(), Refusal> {
+        let mut sql = String::from("BEGIN;");
+        let trace = std::env::var_os("CRDT_TRACE").is_some();
+        for write in writes {
+            if self.rng.chance(20) {
+                sql.push_str(&self.place.odd_sql(&mut self.rng));
+            }
+            sql.push_str(&self.place.sql(write));
+        }
+        sql.push_str("COMMIT;");
+        if trace {
+            eprintln!("hub: {sql}");
+        }
+        let written = self.client.batch_execute(&sql);
+        written.map_err(|error| {
+            let _ = self.client.batch_execute("ROLLBACK");
+            Refusal::Other(format!("{sql}: {error:?}"))
+        })
+    }
+
+    fn push(&mut self, batch: Batch, _: bool) -> Result<Receipt, Refusal> {
+        if std::env::var_os("CRDT_TRACE").is_some() {
+            let mut text = String::new();
+            json::write_runs(&mut text, &batch.runs, &batch.ops).expect("memory");
+            eprintln!("push: {text}");
+        }
+        let result = self.place.push(&mut self.client, batch, self.rng.chance(50));
+        if std::env::var_os("CRDT_TRACE").is_some() {
+            eprintln!("  -> {result:?}; shows {:?}", self.place.rows(&mut self.client));
+        }
+        result
+    }
+
+    fn pull(&mut self, known: &Versions, limit: usize) -> Result<Page, Refusal> {
+        let limit = ALL.min(limit as u64);
+        let page = self.place.pull(&mut self.client, known, limit, self.rng.chance(50))?;
+        Ok(Page { batch: page.batch, has_more: page.has_more })
+    }
+
+    fn versions(&mut self) -> Versions {
+        self.place.versions(&mut self.client)
+    }
+
+    fn frontier(&mut self) -> Vec<EventId> {
+        self.place.frontier(&mut self.client)
+    }
+
+    fn rows(&mut self) -> Tables {
+        self.place.rows(&mut self.client)
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        self.place.check(&mut self.client, &mut self.rng)
+    }
+
+    fn fork(&self) -> Option<Box<dyn Backend>> {
+        None
+    }
+}
+
+/// What a push or pull was refused for, in the suite's words.
+pub fn refusal(error: Error) -> Refusal {
+    let Some(answer) = error.as_db_error() else { return Refusal::Other(format!("{error:?}")) };
+    match answer.code().code() {
+        "CR004" | "CR005" | "CR013" => Refusal::Missing(answer.message().to_owned()),
+        "CR008" => {
+            let digests = answer.message().rsplit_once("digest ").and_then(|(_, tail)| tail.split_once(", not "));
+            let digest = |text: &str| u64::from_str_radix(text, 16).expect("a digest");
+            let (known, got) = digests.expect("two digests");
+            Refusal::Equivocation(digest(known), digest(got))
+        }
+        _ => Refusal::Other(told(error)),
+    }
+}
+
+fn told(error: Error) -> String {
+    match error.as_db_error() {
+        Some(answer) => format!("{} {} {:?}", answer.code().code(), answer.message(), answer.where_()),
+        None => format!("{error:?}"),
+    }
+}
+
+fn cells_of(data: &str) -> Row {
+    let mut ops = OpBuf::new();
+    let tbl = ops.sym("s");
+    ops.insert(tbl, "").expect("memory");
+    json::decode_cells(data.as_bytes(), &Limits::default(), &mut ops).expect("a row of JSON");
+    let OpRef::Insert { cells, .. } = ops.get(0) else { unreachable!("one insert") };
+    cells.iter().map(|(col, value)| (col.into(), Value::from(value))).collect()
+}
