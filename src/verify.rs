@@ -141,10 +141,6 @@ impl Comparison<'_, '_> {
             }
             let in_table = now.cell(&column.name).unwrap_or(ValueRef::Null);
             let in_log = view.cell(&column.name).map(|cell| cell.value);
-            // An author need not repeat in cells what the row's id says.
-            if in_log.is_none() && self.table.is_key(&column.name) {
-                continue;
-            }
             if !agrees(column, in_table, in_log.unwrap_or(ValueRef::Null))? {
                 let in_log = in_log.map(json).transpose()?;
                 tell(What::Cell { column: column.name.clone(), in_table: json(in_table)?, in_log })?;
