@@ -19,8 +19,10 @@ pub const RUN_OPS: usize = 512;
 const RUN_BYTES: usize = 1 << 20;
 /// A flush that touches more rows than this indexes them as pages.
 const SMALL_KEYS: usize = 16;
-/// Entries of a page: a page's row stays inside a heap page.
+/// Entries of a page, but for the rest of its last hash's: a page's row stays inside a heap page.
 const PAGE_ENTRIES: usize = 400;
+/// A hash with more runs than this in one flush is indexed line by line.
+const CROWD: usize = 64;
 /// Runs read while heads are looked for after a start; tails older than that count as covered.
 const HEAD_SCAN_RUNS: usize = 20_000;
 
@@ -146,30 +148,21 @@ fn index_keys(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()>
     if count == 0 {
         return Ok(());
     }
-    if count <= SMALL_KEYS {
-        let rel = Relation::open(names.key, Lock::RowExclusive);
-        let mut inserter = Inserter::new(&rel);
-        for run in &runs {
-            for key in &run.keys {
-                inserter.insert(&[
-                    Field::I64(author.doc),
-                    Field::I64(*key),
-                    Field::I32(author.peer),
-                    Field::I64(run.counter_start as i64),
-                ]);
-            }
-        }
-        return Ok(());
-    }
     let mut entries: Vec<(i64, u32)> = Vec::with_capacity(count);
     for (i, run) in runs.iter().enumerate() {
         entries.extend(run.keys.iter().map(|k| (*k, i as u32)));
     }
     entries.sort_unstable();
+    // A hash must not straddle pages, since its page is found by the first hash: one with many runs is kept apart.
+    let crowds = |group: &[(i64, u32)]| count <= SMALL_KEYS || group.len() > CROWD;
+    insert_keys(names, author, &runs, entries.chunk_by(|a, b| a.0 == b.0).filter(|g| crowds(g)).flatten());
+    let entries: Vec<_> = entries.chunk_by(|a, b| a.0 == b.0).filter(|g| !crowds(g)).flatten().copied().collect();
+    if entries.is_empty() {
+        return Ok(());
+    }
     let rel = Relation::open(names.page, Lock::RowExclusive);
     let mut inserter = Inserter::new(&rel);
     let set = relation::next_value(names.page_seq);
-    // A hash must not straddle pages: the page that may hold it is found by its first hash.
     let mut from = 0;
     while from < entries.len() {
         let mut to = (from + PAGE_ENTRIES).min(entries.len());
@@ -187,6 +180,24 @@ fn index_keys(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()>
         from = to;
     }
     Ok(())
+}
+
+/// Indexes hashes with the run each is in, line by line.
+fn insert_keys<'e>(names: &Names, author: &Author<'_>, runs: &[&NewRun], entries: impl Iterator<Item = &'e (i64, u32)>) {
+    let mut entries = entries.peekable();
+    if entries.peek().is_none() {
+        return;
+    }
+    let rel = Relation::open(names.key, Lock::RowExclusive);
+    let mut inserter = Inserter::new(&rel);
+    for (hash, run) in entries {
+        inserter.insert(&[
+            Field::I64(author.doc),
+            Field::I64(*hash),
+            Field::I32(author.peer),
+            Field::I64(runs[*run as usize].counter_start as i64),
+        ]);
+    }
 }
 
 /// A page: first counters of runs, then sorted hashes of 8 bytes, then for each the index of its run in 2.
@@ -506,9 +517,12 @@ fn runs_touching(doc: i64, hashes: &[i64], snapshot: Snapshot) -> Result<Vec<(i3
             runs.push((row.i32(3), row.i64(4) as u64));
         }
     }
+    let mut hashes = hashes.to_vec();
+    hashes.sort_unstable();
     let pages = Relation::open(names.page, Lock::AccessShare);
     for set in page_sets(&names, &pages, doc, snapshot)? {
-        search_set(&names, &pages, doc, set, hashes, snapshot, &mut runs)?;
+        entry::check_interrupts();
+        search_set(&names, &pages, doc, set, &hashes, snapshot, &mut runs)?;
     }
     Ok(runs)
 }
@@ -528,6 +542,8 @@ fn page_sets(names: &Names, pages: &Relation, doc: i64, snapshot: Snapshot) -> R
     }
 }
 
+/// Searches a set for hashes, which ascend. From the greatest down a page serves until a hash lies below its first: many
+/// hashes cost no more than the set has pages.
 fn search_set(
     names: &Names,
     pages: &Relation,
@@ -537,14 +553,17 @@ fn search_set(
     snapshot: Snapshot,
     runs: &mut Vec<(i32, u64)>,
 ) -> Result<()> {
-    for hash in hashes {
-        let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Le, Field::I64(*hash))];
-        let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &keys, true);
-        if let Some(row) = scan.next_row() {
-            let (peer, page) = (row.i32(4), row.bytes(5).unwrap_or_default());
-            search_page(&page, *hash, &mut |counter| runs.push((peer, counter)))
-                .ok_or_else(|| Error::new(state::CORRUPT, "malformed page in crdt.event_key_page"))?;
+    let mut page: Option<(i64, i32, Vec<u8>)> = None;
+    for hash in hashes.iter().rev() {
+        if page.as_ref().is_none_or(|(first, ..)| hash < first) {
+            let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Le, Field::I64(*hash))];
+            let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &keys, true);
+            let Some(row) = scan.next_row() else { return Ok(()) };
+            page = Some((row.i64(3), row.i32(4), row.bytes(5).unwrap_or_default()));
         }
+        let Some((_, peer, bytes)) = &page else { continue };
+        search_page(bytes, *hash, &mut |counter| runs.push((*peer, counter)))
+            .ok_or_else(|| Error::new(state::CORRUPT, "malformed page in crdt.event_key_page"))?;
     }
     Ok(())
 }
