@@ -116,4 +116,3 @@ pub fn table_text(replica: &Replica, columns: &[String]) -> String {
     }
     out
 }
-
