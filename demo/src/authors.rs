@@ -142,4 +142,3 @@ pub fn table_text(replica: &Replica, columns: &[String]) -> String {
     }
     out
 }
-

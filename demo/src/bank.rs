@@ -55,7 +55,10 @@ fn track(hub: &mut Hub, show_refusal: bool) {
     if show_refusal {
         show::text("As the hint says, it gets a key; pgbench does not mind. Then all four are tracked:");
         show::typed(&format!("{add};"));
-        show::typed(&format!("SELECT crdt.track(t, {}) FROM unnest('{{pgbench_accounts,...}}'::regclass[]) AS t;", hub.doc));
+        show::typed(&format!(
+            "SELECT crdt.track(t, {}) FROM unnest('{{pgbench_accounts,...}}'::regclass[]) AS t;",
+            hub.doc
+        ));
         show::answered(&format!("the rows that are there become history: {}", seconds(start.elapsed())));
     }
 }

@@ -84,9 +84,8 @@ impl Dataset {
         let mut last: Vec<usize> = vec![];
         for i in 0..self.commits.len() {
             let commit = &self.commits[i];
-            let continues = |copy: &usize| {
-                self.commits[last[*copy]].author == commit.author && commit.past.contains(&last[*copy])
-            };
+            let continues =
+                |copy: &usize| self.commits[last[*copy]].author == commit.author && commit.past.contains(&last[*copy]);
             let copy = (0..last.len()).find(continues).unwrap_or(last.len());
             if copy == last.len() {
                 last.push(i);
@@ -183,7 +182,12 @@ fn commit(line: &str) -> Commit {
     };
     Commit {
         author: json["a"].as_u64().expect("an author"),
-        parents: json["p"].as_array().expect("parents").iter().map(|p| p.as_u64().expect("an index") as usize).collect(),
+        parents: json["p"]
+            .as_array()
+            .expect("parents")
+            .iter()
+            .map(|p| p.as_u64().expect("an index") as usize)
+            .collect(),
         time: json["t"].as_i64().expect("a time"),
         edits: edits.map(|(row, value)| (row.clone(), cells(value))).collect(),
         past: BTreeSet::new(),

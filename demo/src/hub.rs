@@ -95,8 +95,7 @@ impl Hub {
 
     /// A table as text, sorted bytewise by its key: see `crate::authors::table_text`.
     pub fn table_text(&mut self, table: &str, key: &str, columns: &[String], except: &[String]) -> String {
-        let cells: String =
-            columns.iter().map(|c| format!(" || E'\\t' || coalesce({c}::text, '\\N')")).collect();
+        let cells: String = columns.iter().map(|c| format!(" || E'\\t' || coalesce({c}::text, '\\N')")).collect();
         let sql = format!(
             "SELECT coalesce(string_agg({key}::text{cells} || E'\\n', '' ORDER BY {key}::text COLLATE \"C\"), '') \
              FROM {table} WHERE NOT {key}::text = ANY ($1)"

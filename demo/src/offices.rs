@@ -131,7 +131,8 @@ fn fill_hubs(cluster: &Cluster, dataset: &Dataset, authors: &Authors) -> Vec<Fil
          deletes, some rows again and again), and pgbench writes another tracked table with two clients.",
     );
     let plans = plans(dataset);
-    let filled: Vec<Filled> = (0..).zip(plans).map(|(seed, plan)| fill(cluster, dataset, authors, plan, seed)).collect();
+    let filled: Vec<Filled> =
+        (0..).zip(plans).map(|(seed, plan)| fill(cluster, dataset, authors, plan, seed)).collect();
     let row = |f: &Filled| {
         vec![
             f.hub.name.to_owned(),
@@ -320,10 +321,13 @@ fn exists(hub: &mut Hub, row: &str) -> bool {
 /// What `crdt.history` says of a row: its last lines, of one column if one is given.
 fn history(hub: &mut Hub, row: &str, column: Option<&str>) {
     show::typed(&format!("SELECT lamport, peer, counter, operation, \"column\", value, winner"));
-    show::typed(&format!("FROM crdt.history('offices', '{row}'){};", match column {
-        Some(column) => format!(" WHERE \"column\" = '{column}' OR operation = 'delete'"),
-        None => String::new(),
-    }));
+    show::typed(&format!(
+        "FROM crdt.history('offices', '{row}'){};",
+        match column {
+            Some(column) => format!(" WHERE \"column\" = '{column}' OR operation = 'delete'"),
+            None => String::new(),
+        }
+    ));
     let sql = "SELECT lamport, peer, counter, operation, coalesce(\"column\", ''), coalesce(value::text, ''), winner \
                FROM crdt.history('offices', $1) WHERE $2::text IS NULL OR \"column\" = $2 OR operation = 'delete'";
     let lines = hub.client.query(sql, &[&row, &column]).expect("crdt.history");
