@@ -335,6 +335,12 @@ impl Row<'_> {
         self.bytes(attno).map(|b| String::from_utf8_lossy(&b).into_owned())
     }
 
+    /// Deletes the row. Nobody else may be about to.
+    pub fn delete(&self, rel: &Relation) {
+        // SAFETY: the slot holds a row of this relation, which is open with a lock that allows writing.
+        unsafe { pg_sys::simple_heap_delete(rel.raw, &raw mut (*self.slot).tts_tid) }
+    }
+
     /// The transaction that wrote the row; `FrozenTransactionId` (2) when that was so long ago that the number may have
     /// been used again.
     pub fn xmin(&self) -> u32 {
