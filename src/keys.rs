@@ -8,9 +8,9 @@ use rustc_hash::FxHashMap;
 
 use crate::catalog::{self, Names};
 use crate::error::{Error, Result, state};
-use crate::pg::entry;
 use crate::pg::lock::{self, Space};
 use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Key, Lock, Relation, Snapshot};
+use crate::pg::{entry, xact};
 use crate::store::{Author, NewRun, get_varint, lock_class, put_varint};
 
 /// A flush that touches more rows than this indexes them as pages.
@@ -85,6 +85,7 @@ fn merge_tiers(names: &Names, pages: &Relation, doc: i64) -> Result<()> {
         if sets.len() < FAN || !lock::try_lock(lock_class()?, doc as u32, Space::Pages) {
             return Ok(());
         }
+        xact::command_counter_increment();
         let mut entries = Vec::new();
         for set in sets_of(names, pages, doc, Some(tier), Snapshot::Committed) {
             take_set(names, pages, doc, set, &mut entries)?;
