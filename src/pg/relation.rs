@@ -380,7 +380,8 @@ impl<'r> Inserter<'r> {
             pg_sys::CurrentMemoryContext = context;
             let estate = pg_sys::CreateExecutorState();
             let info = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast();
-            pg_sys::InitResultRelInfo(info, rel.raw, 1, std::ptr::null_mut(), 0);
+            // No range table, so no place in it: whoever describes a row that a constraint refuses would look there.
+            pg_sys::InitResultRelInfo(info, rel.raw, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(info, false);
             let slot = pg_sys::MakeSingleTupleTableSlot((*rel.raw).rd_att, &raw const pg_sys::TTSOpsVirtual);
             pg_sys::CurrentMemoryContext = saved;
