@@ -41,7 +41,7 @@ impl Relation {
     pub fn try_open(oid: Oid, lock: Lock) -> Option<Relation> {
         // SAFETY: null for what is not there.
         let raw = unsafe { pg_sys::try_relation_open(oid, lock.mode()) };
-        (!raw.is_null()).then_some(Relation { raw, owned: true })
+        (!raw.is_null()).then(|| Relation { raw, owned: true })
     }
 
     /// A relation somebody else has opened and keeps open: a trigger's.
