@@ -42,7 +42,7 @@ fn world(cluster: &Cluster, database: &str, seed: u64) -> World {
         let mut client = cluster.connect(database);
         let schema = format!("h{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let place = Place::make(&mut client, &schema, ["m", "Hub"][hub], nature, generic);
-        nodes.push(Box::new(Hub::new(client, place, nature, Rng::new(rng.next_u64()))));
+        nodes.push(Box::new(Hub::new(client, cluster.connect(database), place, nature, Rng::new(rng.next_u64()))));
     }
     for peer in ["a", "é", "zz"].iter().take(1 + rng.below(3)) {
         nodes.push(memory(peer, Will::None));
