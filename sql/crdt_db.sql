@@ -95,6 +95,17 @@ CREATE TABLE crdt.tracked_partition (
 );
 COMMENT ON TABLE crdt.tracked_partition IS 'Relations that carry capture triggers: tracked tables and all their partitions';
 
+CREATE TABLE crdt.accepted_request (
+    doc    bigint NOT NULL,
+    peer   text COLLATE "C" NOT NULL,
+    digest bytea NOT NULL,
+    events bigint NOT NULL,
+    actor  text NOT NULL,
+    PRIMARY KEY (doc, peer)
+);
+CREATE INDEX accepted_request_digest ON crdt.accepted_request (doc, digest);
+COMMENT ON TABLE crdt.accepted_request IS 'Each peer''s last large push, so that sending the same again costs next to nothing';
+
 CREATE TABLE crdt.generic_row (
     doc    bigint NOT NULL,
     tbl    text COLLATE "C" NOT NULL,
@@ -164,9 +175,10 @@ CREATE FUNCTION crdt.doc_merge_remote(doc bigint, events jsonb) RETURNS jsonb
 COMMENT ON FUNCTION crdt.doc_merge_remote(bigint, jsonb) IS
     'Merges EventRuns or Events of any peers, for administrators. Returns the MergeOps that changed something';
 
-CREATE FUNCTION crdt.push(doc bigint, request jsonb) RETURNS jsonb
+-- json and not jsonb: the text goes to the engine's own parser, and making a jsonb of it first cost as much again.
+CREATE FUNCTION crdt.push(doc bigint, request json) RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'push_wrapper';
-COMMENT ON FUNCTION crdt.push(bigint, jsonb) IS
+COMMENT ON FUNCTION crdt.push(bigint, json) IS
     'Takes a client''s events, all or nothing: {"peer_id":p,"events":[EventRun],"frontier":[EventId]}';
 
 CREATE FUNCTION crdt.push_binary(doc bigint, request bytea) RETURNS bytea
@@ -179,7 +191,7 @@ COMMENT ON FUNCTION crdt.rows(bigint, text) IS 'The merged rows of a table that 
 
 -------------------------------------------------------------------------------------------------------------- reading
 
-CREATE FUNCTION crdt.pull(doc bigint, request jsonb) RETURNS jsonb
+CREATE FUNCTION crdt.pull(doc bigint, request jsonb) RETURNS json
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'pull_wrapper';
 COMMENT ON FUNCTION crdt.pull(bigint, jsonb) IS
     'What a replica does not have: {"events","server_frontier","has_more","versions"} for {"known_peers","limit","accept"}; pass versions as the next known_peers';
@@ -302,7 +314,7 @@ SELECT t.tbl,
        (SELECT pg_catalog.count(*) = 4 AND pg_catalog.bool_and(g.tgenabled = ANY ('{O,A}'::"char"[]))
           FROM pg_catalog.pg_trigger AS g
          WHERE g.tgrelid = t.tbl::oid
-           AND g.tgname = ANY ('{zz_crdt_insert,zz_crdt_update,zz_crdt_delete,aa_crdt_truncate}'::name[])) AS captured
+           AND g.tgname = ANY ('{zz_crdt_insert,zz_crdt_update,zz_crdt_delete,zz_crdt_truncate}'::name[])) AS captured
   FROM crdt.tracked_table AS t;
 COMMENT ON VIEW crdt.tracked_tables IS 'Tables whose rows are mergeable';
 COMMENT ON COLUMN crdt.tracked_tables.tbl IS 'The table';
@@ -348,7 +360,7 @@ COMMENT ON COLUMN crdt.event_runs.ops IS 'Its operations; decoded when selected'
 -- them. An administrator lets a role sync with, for example:
 --
 --   GRANT USAGE ON SCHEMA crdt TO app;
---   GRANT EXECUTE ON FUNCTION crdt.push(bigint, jsonb), crdt.pull(bigint, jsonb) TO app;
+--   GRANT EXECUTE ON FUNCTION crdt.push(bigint, json), crdt.pull(bigint, jsonb) TO app;
 --
 -- crdt.pull shows all of a doc to whoever may execute it, and crdt.history and crdt.verify all of a table; what crdt.push
 -- writes to tables it writes as the caller. crdt.track and crdt.repair also want the table's owner. Views are granted with

@@ -695,7 +695,7 @@ pub fn join_key(texts: &[String]) -> String {
 
 /// The doc named by a doc column's value, made at need.
 pub fn doc_by_name(name: &str) -> Result<i64> {
-    catalog::ensure_doc(name, crate::track::DEFAULT_PEER)
+    catalog::ensure_doc(name)
 }
 
 /// One row as the table shows it.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result, state};
 use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
 use crate::pg::spi::{self, Param};
 use crate::pg::types::{self, Column};
-use crate::pg::{datum, inval};
+use crate::pg::{datum, inval, shmem};
 
 /// The extension's own relations.
 pub struct Names {
@@ -221,8 +221,9 @@ pub fn find_doc(name: &str) -> Result<Option<i64>> {
     Ok(scan.next_row().map(|row| row.i64(1)))
 }
 
-/// The doc of this name, made at need with `peer`.
-pub fn ensure_doc(name: &str, peer: &str) -> Result<i64> {
+/// The doc of this name, made at need. Its peer is `hub-` and a random number: two databases that never heard of each
+/// other must be able to exchange what they hold.
+pub fn ensure_doc(name: &str) -> Result<i64> {
     if let Some(doc) = find_doc(name)? {
         return Ok(doc);
     }
@@ -231,7 +232,7 @@ pub fn ensure_doc(name: &str, peer: &str) -> Result<i64> {
         spi::connect(|c| {
             let rows = c.run(
                 "INSERT INTO crdt.doc (name, peer) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING RETURNING doc",
-                &[Param::text(name), Param::text(peer)],
+                &[Param::text(name), Param::text(&format!("hub-{:08x}", shmem::random() as u32))],
                 false,
             )?;
             if !rows.is_empty() {

@@ -93,7 +93,7 @@ fn note<'c>(seen: &mut Seen<'c>, op: OpRef<'c>) {
 fn doubtful_rows<'c>(change: &'c TableChange<'_>, seen: &FxHashMap<(&str, &str), Seen<'_>>) -> Vec<&'c str> {
     let doubtful = |row: &&RowChange<'_>| match row.action {
         Action::Reset => true,
-        Action::Insert => !seen.get(&(change.table.alias.as_str(), row.row)).is_some_and(|s| s.alive.is_some()),
+        Action::Insert => seen.get(&(change.table.alias.as_str(), row.row)).is_none_or(|s| s.alive.is_none()),
         Action::Update => {
             let seen = seen.get(&(change.table.alias.as_str(), row.row));
             row.cells.iter().any(|(index, _)| {

@@ -43,6 +43,7 @@ mod pg;
 mod pull;
 mod push;
 mod repair;
+mod seen;
 mod store;
 mod sync;
 mod track;

@@ -23,8 +23,10 @@ use crate::pg::relation::Snapshot;
 use crate::pg::{datum, entry, probe, xact};
 use crate::store::{self, RowEvents};
 
-/// Runs at the end of the log that are read before the index by row is asked instead.
-const WINDOW_RUNS: usize = 256;
+/// Runs at the end of the log that are read before the index by row is asked instead: this many and one for every so
+/// many rows. Decoding a run costs as much as looking up a few rows.
+const WINDOW_RUNS: usize = 16;
+const ROWS_A_RUN: usize = 8;
 /// How often a push starts over because rows changed under it.
 const ATTEMPTS: usize = 100;
 
@@ -316,8 +318,9 @@ impl Competition {
         let all: Vec<usize> = (0..rows.keys().len()).collect();
         if let Some(least) = least {
             let index = index_of(rows, &all);
+            let budget = WINDOW_RUNS + all.len() / ROWS_A_RUN;
             let mut wanted = |tbl: &str, row: &str| index.contains_key(&(tbl, row));
-            let window = store::events_since_lamport(doc, least, WINDOW_RUNS, &mut wanted, Snapshot::Committed)?;
+            let window = store::events_since_lamport(doc, least, budget, &mut wanted, Snapshot::Committed)?;
             if let Some(events) = window {
                 return Ok(Competition { found: collect(&index, &events, least)?, whole: false });
             }

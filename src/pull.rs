@@ -46,7 +46,7 @@ pub fn pull(args: &Args<'_>) -> Result<Out> {
     sink.finish()?;
     let answer = Answer::new(&log, request.known, reached)?;
     page.finish(&answer.frontier, answer.has_more, &answer.versions, &answer.ahead)?;
-    Ok(Out::Jsonb(out))
+    Ok(Out::Json(out))
 }
 
 /// `crdt.pull_binary(doc, request bytea)`

@@ -13,6 +13,7 @@ use crate::flush;
 use crate::ingest::{self, Ingested, Source};
 use crate::pg::function::{Args, Out};
 use crate::pull;
+use crate::seen;
 
 /// What a request may hold.
 fn limits() -> Limits {
@@ -23,10 +24,8 @@ fn limits() -> Limits {
 pub fn push(args: &Args<'_>) -> Result<Out> {
     let doc = args.i64(0, "doc")?;
     ingest::check_transaction("crdt.push")?;
-    let text = args.jsonb(1, "request", limits().request_bytes)?;
-    let request = json::decode_push(text.as_bytes(), &limits())?;
-    drop(text);
-    let response = answer(doc, request)?;
+    let text = args.json(1, "request", limits().request_bytes)?;
+    let response = answer(doc, text, |text| json::decode_push(text, &limits()))?;
     let mut out = String::new();
     json::write_push_response(&mut out, &response)?;
     Ok(Out::Jsonb(out))
@@ -37,18 +36,35 @@ pub fn push_binary(args: &Args<'_>) -> Result<Out> {
     let doc = args.i64(0, "doc")?;
     ingest::check_transaction("crdt.push_binary")?;
     let bytes = args.bytes(1, "request", limits().request_bytes)?;
-    let request = binary::decode_push(&bytes, &limits())?;
-    drop(bytes);
-    let response = answer(doc, request)?;
+    let response = answer(doc, bytes, |bytes| binary::decode_push(bytes, &limits()))?;
     Ok(Out::Bytes(binary::encode_push_response(&response)?))
 }
 
-fn answer(doc: i64, request: PushRequest) -> Result<PushResponse> {
-    let PushRequest { batch, frontier, .. } = request;
+fn answer(
+    doc: i64,
+    bytes: Vec<u8>,
+    decode: impl FnOnce(&[u8]) -> crdt_engine::Result<PushRequest>,
+) -> Result<PushResponse> {
+    catalog::doc(doc)?;
+    let digest = seen::digest(&bytes);
+    if let Some(digest) = &digest
+        && let Some(duplicate) = seen::events(doc, digest)?
+    {
+        return respond(doc, Ingested { duplicate, ..Ingested::default() }, Vec::new());
+    }
+    let PushRequest { peer_id, batch, frontier } = decode(&bytes)?;
+    drop(bytes);
     let done = ingest::ingest(doc, batch, Source::Client, false)?;
+    if let Some(digest) = &digest {
+        seen::remember(doc, &peer_id, digest, done.accepted + done.duplicate)?;
+    }
+    respond(doc, done, frontier)
+}
+
+fn respond(doc: i64, done: Ingested, told: Vec<EventId>) -> Result<PushResponse> {
     let log = Log::open(doc)?;
     let mut versions = log.versions(&log.tails()?)?;
-    let told: Versions = frontier.into_iter().map(|id| (id.peer, id.counter)).collect();
+    let told: Versions = told.into_iter().map(|id| (id.peer, id.counter)).collect();
     let ahead = pull::ahead(&log, &told)?;
     let frontier = frontier_after(&log, &done, &mut versions)?;
     Ok(PushResponse { accepted: done.accepted, duplicate: done.duplicate, frontier, versions, ahead })

@@ -461,7 +461,7 @@ fn collect(found: &mut RowEvents, row: &relation::Row<'_>, wanted: &mut dyn FnMu
 }
 
 /// The log's events on rows among runs that reach `lamport`, through the index by lamport; `None` when there are more
-/// than `budget` such runs.
+/// than `budget` such runs. They are counted before any is decoded.
 pub fn events_since_lamport(
     doc: i64,
     lamport: u64,
@@ -473,13 +473,18 @@ pub fn events_since_lamport(
     let rel = Relation::open(names.run, Lock::AccessShare);
     let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Ge, Field::I64(lamport as i64))];
     let mut scan = IndexScan::new(&rel, names.run_lamport, snapshot, &keys, true);
-    let mut found = RowEvents { ops: OpBuf::new(), of: Vec::new() };
-    let mut seen = 0;
-    while let Some(row) = scan.next_row() {
-        seen += 1;
-        if seen > budget {
+    let mut runs = 0;
+    while scan.next_row().is_some() {
+        runs += 1;
+        if runs > budget {
             return Ok(None);
         }
+    }
+    let mut found = RowEvents { ops: OpBuf::new(), of: Vec::new() };
+    if runs > 0 {
+        scan.again(&keys);
+    }
+    while let Some(row) = scan.next_row() {
         entry::check_interrupts();
         collect(&mut found, &row, wanted)?;
     }
@@ -489,26 +494,28 @@ pub fn events_since_lamport(
 /// Runs that touch rows of these hashes, as `(peer, first counter)`.
 fn runs_touching(doc: i64, hashes: &[i64], snapshot: Snapshot) -> Result<Vec<(i32, u64)>> {
     let names = catalog::names()?;
-    let log = Relation::open(names.run, Lock::AccessShare);
-    let rel = Relation::open(names.key, Lock::AccessShare);
+    let Some(first) = hashes.first() else { return Ok(Vec::new()) };
     let mut runs = Vec::new();
+    let key_of = |hash: i64| [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(hash))];
+    let log = Relation::open(names.run, Lock::AccessShare);
+    let mut single = IndexScan::new(&log, names.run_row, snapshot, &key_of(*first), false);
+    let small = Relation::open(names.key, Lock::AccessShare);
+    let mut several = IndexScan::new(&small, names.key_pkey, snapshot, &key_of(*first), false);
     for hash in hashes {
         entry::check_interrupts();
-        let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(*hash))];
-        let mut scan = IndexScan::new(&log, names.run_row, snapshot, &keys, false);
-        while let Some(row) = scan.next_row() {
+        single.again(&key_of(*hash));
+        while let Some(row) = single.next_row() {
             runs.push((row.i32(2), row.i64(3) as u64));
         }
-        drop(scan);
-        let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(*hash))];
-        let mut scan = IndexScan::new(&rel, names.key_pkey, snapshot, &keys, false);
-        while let Some(row) = scan.next_row() {
+        several.again(&key_of(*hash));
+        while let Some(row) = several.next_row() {
             runs.push((row.i32(3), row.i64(4) as u64));
         }
     }
+    drop((single, several));
     let pages = Relation::open(names.page, Lock::AccessShare);
     for set in page_sets(&names, &pages, doc, snapshot)? {
-        search_set(&names, &pages, doc, set, hashes, snapshot, &mut runs)?;
+        search_set(&names, &pages, (doc, set), hashes, snapshot, &mut runs)?;
     }
     Ok(runs)
 }
@@ -531,15 +538,16 @@ fn page_sets(names: &Names, pages: &Relation, doc: i64, snapshot: Snapshot) -> R
 fn search_set(
     names: &Names,
     pages: &Relation,
-    doc: i64,
-    set: i64,
+    (doc, set): (i64, i64),
     hashes: &[i64],
     snapshot: Snapshot,
     runs: &mut Vec<(i32, u64)>,
 ) -> Result<()> {
+    let key_of =
+        |hash: i64| [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Le, Field::I64(hash))];
+    let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &key_of(hashes[0]), true);
     for hash in hashes {
-        let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Le, Field::I64(*hash))];
-        let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &keys, true);
+        scan.again(&key_of(*hash));
         if let Some(row) = scan.next_row() {
             let (peer, page) = (row.i32(4), row.bytes(5).unwrap_or_default());
             search_page(&page, *hash, &mut |counter| runs.push((peer, counter)))

@@ -15,8 +15,6 @@ use crate::pg::relation::{Lock, Relation, quote};
 use crate::pg::spi::{self, Param};
 use crate::pg::{self, datum, types, xact};
 
-/// The peer of docs made at need.
-pub const DEFAULT_PEER: &str = "hub";
 /// The doc of tables tracked without naming one.
 const DEFAULT_DOC: &str = "default";
 /// Bytes a peer's own name may have: the server appends to it.
@@ -93,7 +91,7 @@ pub fn track(args: &Args<'_>) -> Result<Out> {
             None
         }
         (None, Some(doc)) => Some(catalog::doc(doc)?.doc),
-        (None, None) => Some(catalog::ensure_doc(DEFAULT_DOC, DEFAULT_PEER)?),
+        (None, None) => Some(catalog::ensure_doc(DEFAULT_DOC)?),
     };
     let alias = alias.unwrap_or_else(|| default_alias(&rel));
     remember(&rel, doc, doc_column.as_deref(), &alias)?;
@@ -240,8 +238,8 @@ pub fn attach(c: &spi::Connection, rel: &Relation, root: Oid) -> Result<()> {
         &[Param::regclass(rel.oid()), Param::regclass(root)],
         false,
     )?;
+    drop_triggers(c, rel)?;
     for (name, when) in TRIGGERS {
-        c.run(&format!("DROP TRIGGER IF EXISTS {} ON {}", quote(name), rel.sql_name()), &[], false)?;
         let when = when.replace("{}", &rel.sql_name());
         c.run(
             &format!("CREATE TRIGGER {} {when} FOR EACH STATEMENT EXECUTE FUNCTION crdt.capture()", quote(name)),
@@ -254,10 +252,19 @@ pub fn attach(c: &spi::Connection, rel: &Relation, root: Oid) -> Result<()> {
 
 /// Takes the triggers of one relation away.
 pub fn detach(c: &spi::Connection, rel: &Relation) -> Result<()> {
-    for (name, _) in TRIGGERS {
-        c.run(&format!("DROP TRIGGER IF EXISTS {} ON {}", quote(name), rel.sql_name()), &[], false)?;
-    }
+    drop_triggers(c, rel)?;
     c.run("DELETE FROM crdt.tracked_partition WHERE relid = $1", &[Param::regclass(rel.oid())], false).map(|_| ())
+}
+
+/// Drops those of our triggers that are there: IF EXISTS would tell the user of each that is not.
+fn drop_triggers(c: &spi::Connection, rel: &Relation) -> Result<()> {
+    let sql = "SELECT tgname::text FROM pg_catalog.pg_trigger WHERE tgrelid = $1::oid AND NOT tgisinternal";
+    let present = c.run(sql, &[Param::regclass(rel.oid())], false)?;
+    let present: Vec<_> = (0..present.len()).filter_map(|i| present.text(i, 1)).collect();
+    for (name, _) in TRIGGERS.iter().filter(|(name, _)| present.iter().any(|p| p == name)) {
+        c.run(&format!("DROP TRIGGER {} ON {}", quote(name), rel.sql_name()), &[], false)?;
+    }
+    Ok(())
 }
 
 /// Rows that stood in the table (or in a partition that has just joined it) before it was tracked become history:

@@ -134,13 +134,13 @@ impl Comparison<'_, '_> {
             let crdt_engine::OpRef::Insert { cells, .. } = now.ops.get(0) else { unreachable!("one insert") };
             return tell(What::OnlyInTable(cells.iter().map(json_cell).collect::<Result<_>>()?));
         }
-        for column in &self.table.columns {
-            let in_table = now.cell(&column.name).unwrap_or(ValueRef::Null);
-            let in_log = view.cell(&column.name).map(|cell| cell.value);
-            // An author need not repeat in cells what the row's id says.
-            if in_log.is_none() && self.table.is_key(&column.name) {
+        for (i, column) in self.table.columns.iter().enumerate() {
+            if view.cell(&column.name).is_none() && (self.table.key.contains(&i) || self.table.doc_column == Some(i)) {
+                // The row's id says it, or the doc.
                 continue;
             }
+            let in_table = now.cell(&column.name).unwrap_or(ValueRef::Null);
+            let in_log = view.cell(&column.name).map(|cell| cell.value);
             if !agrees(column, in_table, in_log.unwrap_or(ValueRef::Null))? {
                 let in_log = in_log.map(json).transpose()?;
                 tell(What::Cell { column: column.name.clone(), in_table: json(in_table)?, in_log })?;

@@ -171,10 +171,10 @@ pub fn column_array(ty: &TypeInfo, values: &[Option<ValueRef<'_>>]) -> Result<(P
 
 /// What the type's input function is to be given for a value; `None` is NULL.
 pub fn literal<'a>(ty: &TypeInfo, value: ValueRef<'a>) -> Result<Option<Cow<'a, str>>> {
-    if let ValueRef::Json(json) = value {
-        if let Some(text) = escaped(json)? {
-            return Ok(Some(Cow::Owned(text)));
-        }
+    if let ValueRef::Json(json) = value
+        && let Some(text) = escaped(json)?
+    {
+        return Ok(Some(Cow::Owned(text)));
     }
     let own = |value: ValueRef<'_>| {
         let mut out = String::new();
@@ -408,11 +408,12 @@ fn json_value(jsonb: bool, scratch: &mut String) -> ValueRef<'_> {
     if as_it_is {
         return ValueRef::Bool(scratch.as_str() == "true");
     }
-    if jsonb && scratch.starts_with('"') {
-        if let Ok(text) = serde_json::from_str::<String>(scratch) {
-            *scratch = text;
-            return ValueRef::Text(scratch);
-        }
+    if jsonb
+        && scratch.starts_with('"')
+        && let Ok(text) = serde_json::from_str::<String>(scratch)
+    {
+        *scratch = text;
+        return ValueRef::Text(scratch);
     }
     if jsonb && !container && !scratch.starts_with('n') {
         // A number: the engine keeps its text when nothing else holds it exactly.

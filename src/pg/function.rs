@@ -56,6 +56,8 @@ pub enum Out {
     Text(String),
     /// jsonb, from valid JSON text
     Jsonb(String),
+    /// json, likewise
+    Json(String),
     /// bytea
     Bytes(Vec<u8>),
 }
@@ -69,6 +71,7 @@ impl Out {
             Out::I64(v) => (Datum::from(v), false),
             Out::Text(text) => (datum::text_datum(&text), false),
             Out::Jsonb(text) => (datum::jsonb_datum(&text), false),
+            Out::Json(text) => (datum::text_datum(&text), false),
             Out::Bytes(bytes) => (datum::bytes_datum(&bytes), false),
         }
     }
@@ -148,6 +151,11 @@ impl Args<'_> {
         let datum = self.required(n, name)?;
         check_size(name, datum::raw_size(datum), limit)?;
         Ok(datum::varlena_bytes(datum))
+    }
+
+    /// A json, no longer than `limit`.
+    pub fn json(&self, n: usize, name: &str, limit: usize) -> Result<Vec<u8>> {
+        self.bytes(n, name, limit)
     }
 
     /// A jsonb as text, its image no longer than `limit`.

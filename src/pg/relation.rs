@@ -260,6 +260,17 @@ impl<'r> IndexScan<'r> {
         }
     }
 
+    /// Starts over with other keys for the same columns.
+    pub fn again(&mut self, keys: &[Key<'_>]) {
+        self._keys = keys.iter().map(scan_key).collect();
+        // SAFETY: as in `new`; as many keys as the scan was begun with.
+        unsafe {
+            assert_eq!(self._keys.len(), (*self.scan).numberOfKeys as usize);
+            let n = self._keys.len() as i32;
+            pg_sys::index_rescan(self.scan, self._keys.as_mut_ptr(), n, std::ptr::null_mut(), 0);
+        }
+    }
+
     /// The next row; it lives until the next call.
     pub fn next_row(&mut self) -> Option<Row<'_>> {
         let direction = if self.backward {

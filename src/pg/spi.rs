@@ -35,6 +35,11 @@ impl Param {
         Param { oid: pg_sys::TEXTOID, datum: Some(datum::text_datum(v)) }
     }
 
+    /// A bytea.
+    pub fn bytes(v: &[u8]) -> Param {
+        Param { oid: pg_sys::BYTEAOID, datum: Some(datum::bytes_datum(v)) }
+    }
+
     /// A text or NULL.
     pub fn opt_text(v: Option<&str>) -> Param {
         Param { oid: pg_sys::TEXTOID, datum: v.map(datum::text_datum) }

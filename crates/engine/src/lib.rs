@@ -10,6 +10,7 @@
 //! | [`value`] | the values of cells |
 //! | [`limits`] | how much one request may hold |
 //! | [`ops`] | operations in memory: one flat, truncatable buffer |
+//! | [`event`] | an event as it competes for a row |
 //! | [`codec`] | operations as bytes: columnar, dictionary and run-length encoded |
 //! | [`wire`] | requests and answers as JSON and as binary, behind limits |
 //! | [`graph`] | the event graph: frontier, version vectors, LCA, compare, difference |
@@ -24,6 +25,7 @@ pub mod admit;
 mod alloc;
 pub mod codec;
 pub mod error;
+pub mod event;
 pub mod graph;
 pub mod id;
 pub mod limits;

@@ -307,7 +307,7 @@ struct Open {
 
 impl Open {
     fn push(&mut self, object: bool) -> Result<()> {
-        if self.len > 0 && self.len % 64 == 0 {
+        if self.len > 0 && self.len.is_multiple_of(64) {
             alloc::push(&mut self.below, self.bits)?;
         }
         self.bits = self.bits << 1 | object as u64;
@@ -318,7 +318,7 @@ impl Open {
     fn pop(&mut self) {
         self.len -= 1;
         self.bits >>= 1;
-        if self.len > 0 && self.len % 64 == 0 {
+        if self.len > 0 && self.len.is_multiple_of(64) {
             self.bits = self.below.pop().unwrap_or(0);
         }
     }
@@ -393,6 +393,36 @@ pub(crate) fn write_string(out: &mut String, text: &str) -> Result<()> {
     room(out, 1)?;
     out.push('"');
     Ok(())
+}
+
+/// `-12.50` with scale 2 is -1250: an optional minus, no superfluous zero in front, exactly `scale` digits after the
+/// point (no point when 0), no minus zero, within 64 bits.
+pub(crate) fn decimal(text: &str, scale: u8) -> Option<i64> {
+    let bytes = text.as_bytes();
+    let (minus, digits) = match bytes.split_first() {
+        Some((b'-', rest)) => (true, rest),
+        _ => (false, bytes),
+    };
+    let whole = if scale == 0 { digits.len() } else { digits.len().checked_sub(scale as usize + 1)? };
+    if digits.len() > 20 || whole == 0 || (digits[0] == b'0' && whole > 1) || (scale > 0 && digits[whole] != b'.') {
+        return None;
+    }
+    let mut n = 0u64;
+    for (i, b) in digits.iter().enumerate() {
+        if scale > 0 && i == whole {
+            continue;
+        }
+        let d = b.wrapping_sub(b'0');
+        if d > 9 {
+            return None;
+        }
+        n = n.checked_mul(10)?.checked_add(d as u64)?;
+    }
+    match minus {
+        false => i64::try_from(n).ok(),
+        true if n == 0 => None,
+        true => 0i64.checked_sub_unsigned(n),
+    }
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl<'a> ValueRef<'a> {
 
     /// The variant that holds a JSON number so that its text comes back.
     fn number(text: &'a str) -> Self {
-        if let Some(n) = crate::codec::decimal(text, 0) {
+        if let Some(n) = crate::scan::decimal(text, 0) {
             return ValueRef::Int(n);
         }
         let mut again = Shown::default();

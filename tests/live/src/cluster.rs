@@ -86,13 +86,16 @@ impl Cluster {
     /// Runs one of the server's programs against this cluster (pg_dump, pgbench, psql) and answers what it printed.
     /// Panics when it fails.
     pub fn run(&self, program: &str, args: &[&str]) -> String {
-        let mut command = Command::new(self.bin.join(program));
-        command
-            .args(args)
-            .env("PGHOST", &self.socket_dir)
-            .env("PGPORT", self.port.to_string())
-            .env("PGUSER", "postgres");
+        let mut command = self.command(program);
+        command.args(args);
         output_of(command)
+    }
+
+    /// One of the server's programs, told where this cluster is.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command.env("PGHOST", &self.socket_dir).env("PGPORT", self.port.to_string()).env("PGUSER", "postgres");
+        command
     }
 
     /// Stops the server as an administrator would, and starts it again.

@@ -32,14 +32,8 @@ pub enum Nature {
 
 impl Nature {
     /// All of them.
-    pub const ALL: [Nature; 6] = [
-        Nature::Plain,
-        Nature::Willful,
-        Nature::Idempotent,
-        Nature::Partitioned,
-        Nature::Nested,
-        Nature::Spilling,
-    ];
+    pub const ALL: [Nature; 6] =
+        [Nature::Plain, Nature::Willful, Nature::Idempotent, Nature::Partitioned, Nature::Nested, Nature::Spilling];
 
     fn default(self) -> &'static str {
         if self == Nature::Plain { "" } else { "DEFAULT -1" }
@@ -143,9 +137,7 @@ impl Place {
                 let set: Vec<String> = cells.iter().map(|(col, _)| format!("{col} = excluded.{col}")).collect();
                 let action =
                     if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", set.join(", ")) };
-                format!(
-                    "INSERT INTO {schema}.{tbl} (id{cols}) VALUES ('{row}'{values}) ON CONFLICT (id) DO {action};"
-                )
+                format!("INSERT INTO {schema}.{tbl} (id{cols}) VALUES ('{row}'{values}) ON CONFLICT (id) DO {action};")
             }
             Write::Update(tbl, row, col, value) => {
                 format!("UPDATE {schema}.{tbl} SET {col} = {value} WHERE id = '{row}';")
@@ -169,8 +161,12 @@ impl Place {
                  UPDATE {t} SET y = {value} WHERE id = '2'; RELEASE a;"
             ),
             6 => format!("TRUNCATE {t};"),
-            7 => format!("SAVEPOINT a; UPDATE {t} SET x = {value} WHERE id = '1'; RELEASE a; SAVEPOINT b; ROLLBACK TO b;"),
-            _ => format!("INSERT INTO {t} (id, x) VALUES ('1', {value}), ('2', {value}) ON CONFLICT (id) DO UPDATE SET d = {value};"),
+            7 => format!(
+                "SAVEPOINT a; UPDATE {t} SET x = {value} WHERE id = '1'; RELEASE a; SAVEPOINT b; ROLLBACK TO b;"
+            ),
+            _ => format!(
+                "INSERT INTO {t} (id, x) VALUES ('1', {value}), ('2', {value}) ON CONFLICT (id) DO UPDATE SET d = {value};"
+            ),
         }
     }
 
@@ -185,8 +181,9 @@ impl Place {
         } else {
             let mut text = String::new();
             json::write_push(&mut text, &request).expect("a request");
-            let row =
-                client.query_one("SELECT crdt.push($1, $2::text::jsonb)::text", &[&self.doc, &text]).map_err(refusal)?;
+            let row = client
+                .query_one("SELECT crdt.push($1, $2::text::jsonb)::text", &[&self.doc, &text])
+                .map_err(refusal)?;
             json::decode_push_response(row.get::<_, &str>(0).as_bytes(), &limits)
         };
         let answer = answer.expect("an answer that can be read");
@@ -212,8 +209,9 @@ impl Place {
         } else {
             let mut text = String::new();
             json::write_pull(&mut text, &request).expect("a request");
-            let row =
-                client.query_one("SELECT crdt.pull($1, $2::text::jsonb)::text", &[&self.doc, &text]).map_err(refusal)?;
+            let row = client
+                .query_one("SELECT crdt.pull($1, $2::text::jsonb)::text", &[&self.doc, &text])
+                .map_err(refusal)?;
             json::decode_pull_response(row.get::<_, &str>(0).as_bytes(), &limits)
         };
         let page = page.expect("an answer that can be read");

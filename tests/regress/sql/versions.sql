@@ -5,7 +5,7 @@ SELECT crdt.frontier(:doc), crdt.version(:doc), crdt.doc_sync_state(:doc), crdt.
 CREATE FUNCTION said(doc bigint, peer text, counter int, lamport int, deps text) RETURNS jsonb LANGUAGE sql AS
 $$ SELECT crdt.push(doc, jsonb_build_object('peer_id', peer, 'frontier', '[]'::jsonb, 'events', jsonb_build_array(
        jsonb_build_object('peer', peer, 'counter_start', counter, 'lamport_start', lamport, 'deps', deps::jsonb, 'ops',
-           '[{"type": "delete", "tbl": "notes", "row_id": "1"}]'::jsonb)))) -> 'server_frontier' $$;
+           '[{"type": "delete", "tbl": "notes", "row_id": "1"}]'::jsonb)))::json) -> 'server_frontier' $$;
 
 --   ann 0 --- ann 1 --- ann 2
 --      \                 /

@@ -17,8 +17,8 @@ mod tests;
 use std::ops::Range;
 
 use crate::error::Result;
+use crate::event::Candidate;
 use crate::id::{Dot, EventId};
-use crate::merge::Candidate;
 use crate::ops::{OpRef, Origin};
 use crate::wire::{Batch, Run};
 

@@ -72,36 +72,6 @@ pub(crate) fn scale(text: &str) -> Option<u8> {
     }
 }
 
-/// `-12.50` with scale 2 is -1250: an optional minus, no superfluous zero in front, exactly `scale` digits after the
-/// point (no point when 0), no minus zero, within 64 bits.
-pub(crate) fn decimal(text: &str, scale: u8) -> Option<i64> {
-    let bytes = text.as_bytes();
-    let (minus, digits) = match bytes.split_first() {
-        Some((b'-', rest)) => (true, rest),
-        _ => (false, bytes),
-    };
-    let whole = if scale == 0 { digits.len() } else { digits.len().checked_sub(scale as usize + 1)? };
-    if digits.len() > 20 || whole == 0 || (digits[0] == b'0' && whole > 1) || (scale > 0 && digits[whole] != b'.') {
-        return None;
-    }
-    let mut n = 0u64;
-    for (i, b) in digits.iter().enumerate() {
-        if scale > 0 && i == whole {
-            continue;
-        }
-        let d = b.wrapping_sub(b'0');
-        if d > 9 {
-            return None;
-        }
-        n = n.checked_mul(10)?.checked_add(d as u64)?;
-    }
-    match minus {
-        false => i64::try_from(n).ok(),
-        true if n == 0 => None,
-        true => 0i64.checked_sub_unsigned(n),
-    }
-}
-
 /// The 16 bytes of a UUID in its usual form, lower case.
 pub(crate) fn uuid(text: &str) -> Option<[u8; 16]> {
     let from: &[u8; 36] = text.as_bytes().try_into().ok()?;
@@ -131,6 +101,7 @@ fn nibble(b: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::decimal;
 
     #[test]
     fn decimals() {

@@ -22,7 +22,6 @@ pub(crate) mod tests;
 use std::ops::Range;
 
 pub(crate) use bytes::{Input, put_bytes, put_varint, text, unzigzag, zigzag};
-pub(crate) use forms::decimal;
 pub(crate) use head::{compress, expand};
 pub(crate) use read::decode_within;
 pub use read::{decode, decode_rows};

@@ -33,15 +33,15 @@ pub(crate) fn put(out: &mut Vec<u8>, texts: &[&str]) -> Result<u8> {
             }
         }
     }
-    if texts.len() > 2 {
-        if let Some((entries, indices)) = dictionary(texts)? {
-            put_varint(out, entries.len() as u64);
-            let mut bytes = Vec::new();
-            plain(&mut bytes, &entries)?;
-            put_bytes(out, &bytes)?;
-            ints::put(out, &indices)?;
-            return Ok(DICTIONARY);
-        }
+    if texts.len() > 2
+        && let Some((entries, indices)) = dictionary(texts)?
+    {
+        put_varint(out, entries.len() as u64);
+        let mut bytes = Vec::new();
+        plain(&mut bytes, &entries)?;
+        put_bytes(out, &bytes)?;
+        ints::put(out, &indices)?;
+        return Ok(DICTIONARY);
     }
     plain(out, texts)?;
     Ok(PLAIN)
@@ -79,7 +79,7 @@ fn numbers(texts: &[&str], number: impl Fn(&str) -> Option<i64>) -> Result<Optio
 
 fn decimals(out: &mut Vec<u8>, texts: &[&str]) -> Result<Option<u8>> {
     let Some(scale) = forms::scale(texts[0]) else { return Ok(None) };
-    let Some(found) = numbers(texts, |t| forms::decimal(t, scale))? else { return Ok(None) };
+    let Some(found) = numbers(texts, |t| crate::scan::decimal(t, scale))? else { return Ok(None) };
     alloc::push(out, scale)?;
     ints::put(out, &found)?;
     Ok(Some(DECIMALS))

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Oplog;
 use crate::error::Result;
+use crate::event::Candidate;
 use crate::id::Dot;
-use crate::merge::Candidate;
 use crate::ops::OpBuf;
 use crate::planted::{self, Bug};
 

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 
 use crate::admit::{Admitted, EventView, Known, Part, digest, same_event, views};
 use crate::error::{Error, Result};
+use crate::event::Candidate;
 use crate::graph::{Graph, LocalId, RunHead, Runs};
 use crate::id::{Dot, EventId};
-use crate::merge::Candidate;
 use crate::ops::{OpBuf, OpRef};
 use crate::wire::{Batch, Run, Versions};
 
