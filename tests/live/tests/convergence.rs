@@ -145,8 +145,18 @@ fn sql_session(client: &mut Client, place: &Place, mut rng: Rng, mut stamp: i64,
                 sql.push_str(&format!("SELECT pg_sleep({});", rng.below(8) as f64 / 1000.0));
             }
         }
-        sql.push_str(if rng.chance(90) { "COMMIT;" } else { "ROLLBACK;" });
-        if let Err(error) = client.batch_execute(&sql) {
+        let prepared = rng.chance(15) && !sql.contains("crdt.doc_");
+        sql.push_str(&match prepared {
+            true => format!("PREPARE TRANSACTION '{}_{stamp}';", place.schema),
+            false => if rng.chance(90) { "COMMIT;" } else { "ROLLBACK;" }.to_owned(),
+        });
+        let mut result = client.batch_execute(&sql);
+        if prepared && result.is_ok() {
+            std::thread::sleep(Duration::from_millis(rng.below(10) as u64));
+            let end = if rng.chance(80) { "COMMIT" } else { "ROLLBACK" };
+            result = client.batch_execute(&format!("{end} PREPARED '{}_{stamp}'", place.schema));
+        }
+        if let Err(error) = result {
             let _ = client.batch_execute("ROLLBACK");
             let answer = error.as_db_error().ok_or_else(|| format!("{error:?}"))?;
             if !is_rivalry(answer.code().code()) {
