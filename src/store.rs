@@ -11,8 +11,8 @@ use crate::catalog;
 use crate::docstate::Head;
 use crate::error::{Error, Result, state};
 use crate::keys;
-use crate::pg::entry;
 use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
+use crate::pg::{entry, xact};
 
 /// A run is cut at this many operations: decoding a run to find one row stays cheap.
 pub const RUN_OPS: usize = 512;
@@ -260,22 +260,34 @@ pub fn peers(doc: i64, snapshot: Snapshot) -> Result<Vec<(i32, String)>> {
     Ok(found)
 }
 
-/// Every peer's last run, events of the doc in all.
-pub fn tails(doc: i64, snapshot: Snapshot) -> Result<Vec<RunHead>> {
+/// Every peer's last run that is committed: not one of our own transaction, which may be rolled back.
+pub fn committed_tails(doc: i64) -> Result<Vec<RunHead>> {
+    let names = catalog::names()?;
+    let rel = Relation::open(names.run, Lock::AccessShare);
     let mut found = Vec::new();
-    for (peer, _) in peers(doc, snapshot)? {
-        found.extend(tail(doc, peer, snapshot)?);
+    for (peer, _) in peers(doc, Snapshot::Committed)? {
+        let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer))];
+        let mut scan = IndexScan::new(&rel, names.run_pkey, Snapshot::Committed, &keys, true);
+        while let Some(row) = scan.next_row() {
+            entry::check_interrupts();
+            let head = head_of(&row)?;
+            if !xact::is_own(head.txn, head.xmin) {
+                found.push(head);
+                break;
+            }
+        }
     }
     Ok(found)
 }
 
-/// The heads among the tails: those no run depends on. Reads runs from the newest lamport down until all are decided.
+/// The heads among committed tails: those no committed run depends on. Reads runs from the newest lamport down until all are decided.
 /// The second value is false when it gave up after [`HEAD_SCAN_RUNS`] (the rest counts as covered) and `bounded`.
-pub fn heads(doc: i64, tails: &[RunHead], snapshot: Snapshot, bounded: bool) -> Result<(Vec<Head>, bool)> {
+pub fn committed_heads(doc: i64, tails: &[RunHead], bounded: bool) -> Result<(Vec<Head>, bool)> {
     let mut open: FxHashMap<i32, &RunHead> = tails.iter().map(|t| (t.peer, t)).collect();
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::AccessShare);
-    let mut scan = IndexScan::new(&rel, names.run_lamport, snapshot, &[(1, Cmp::Eq, Field::I64(doc))], true);
+    let keys = [(1, Cmp::Eq, Field::I64(doc))];
+    let mut scan = IndexScan::new(&rel, names.run_lamport, Snapshot::Committed, &keys, true);
     let mut complete = true;
     let mut found = Vec::new();
     let mut seen = 0;
@@ -290,20 +302,21 @@ pub fn heads(doc: i64, tails: &[RunHead], snapshot: Snapshot, bounded: bool) -> 
             break;
         }
         entry::check_interrupts();
+        let run = head_of(&row)?;
+        if xact::is_own(run.txn, run.xmin) {
+            continue;
+        }
         // What depends on a tail has a greater lamport: a tail met here has been passed by everything that could.
-        let lamport_end = row.i64(6) as u64;
         open.retain(|_, t| {
-            let decided = t.lamport_end > lamport_end;
+            let decided = t.lamport_end > run.lamport_end;
             if decided {
                 found.push(head(t));
             }
             !decided
         });
-        if let Some(deps) = row.bytes(10) {
-            for (peer, counter) in decode_deps(&deps)? {
-                if open.get(&peer).is_some_and(|t| t.counter_end <= counter) {
-                    open.remove(&peer);
-                }
+        for (peer, counter) in &run.deps {
+            if open.get(peer).is_some_and(|t| t.counter_end <= *counter) {
+                open.remove(peer);
             }
         }
     }

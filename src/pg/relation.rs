@@ -37,6 +37,13 @@ impl Relation {
         Relation { raw: unsafe { pg_sys::relation_open(oid, lock.mode()) }, owned: true }
     }
 
+    /// Opens a table, if it is still there once the lock is had.
+    pub fn try_open(oid: Oid, lock: Lock) -> Option<Relation> {
+        // SAFETY: null for what is not there.
+        let raw = unsafe { pg_sys::try_relation_open(oid, lock.mode()) };
+        (!raw.is_null()).then(|| Relation { raw, owned: true })
+    }
+
     /// A relation somebody else has opened and keeps open: a trigger's.
     ///
     /// # Safety
