@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crdt_live::Cluster;
 use crdt_live::expect::{expect_error, rows};
 use crdt_live::session::{wait_until, wait_until_blocked};
-use crdt_live::Cluster;
 use postgres::Client;
 
 /// A database with a tracked table `t (id int, v text)` in doc 1, and what an insert by a client looks like.
@@ -175,7 +175,11 @@ fn the_extension_comes_and_goes_in_one_session() {
         client.batch_execute(&format!("INSERT INTO t VALUES ({}, 'untracked')", i + 100)).unwrap();
         assert!(client.batch_execute("SELECT crdt.doc('default')").is_err());
     }
-    client.batch_execute("BEGIN; CREATE EXTENSION crdt_db; SELECT crdt.track('t'); INSERT INTO t VALUES (50, 'y'); ROLLBACK").unwrap();
+    client
+        .batch_execute(
+            "BEGIN; CREATE EXTENSION crdt_db; SELECT crdt.track('t'); INSERT INTO t VALUES (50, 'y'); ROLLBACK",
+        )
+        .unwrap();
     client.batch_execute("INSERT INTO t VALUES (51, 'y')").unwrap();
     assert_eq!(cluster.crashes(), Vec::<String>::new());
 }
