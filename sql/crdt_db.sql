@@ -69,9 +69,9 @@ CREATE TABLE crdt.event_key_page (
     doc     bigint NOT NULL,
     page_set bigint NOT NULL,
     first   bigint NOT NULL,
-    peer    integer NOT NULL,
+    part    integer NOT NULL,
     entries bytea NOT NULL,
-    PRIMARY KEY (doc, page_set, first)
+    PRIMARY KEY (doc, page_set, first, part)
 );
 -- Inline and as they are; only pages that do not fit (counters of eight bytes) go out of line.
 ALTER TABLE crdt.event_key_page ALTER COLUMN entries SET STORAGE EXTERNAL;

@@ -115,6 +115,14 @@ impl Buffer {
         }
     }
 
+    /// Keeps rows of a depth below the deeper ones that are kept already.
+    fn keep_below(&mut self, root: Oid, depth: i32, rows: Rows) {
+        let at = self.segments.iter().rposition(|s| s.depth <= depth).map_or(0, |last| last + 1);
+        let deeper = self.segments.split_off(at);
+        self.keep(root, depth, rows);
+        self.segments.extend(deeper);
+    }
+
     /// The buffer of a doc, at the savepoint nesting level given.
     fn doc(&mut self, doc: i64, level: i32) -> &mut DocBuffer {
         let buffer = self.docs.entry(doc).or_default();
@@ -138,7 +146,7 @@ fn on_trigger(call: &Call<'_>) -> Result<()> {
     let rel = call.relation();
     let Some(table) = catalog::table(rel.oid())? else { return Ok(()) };
     lock_log()?;
-    let mut statement = Statement::begin(&table);
+    let mut statement = Statement::begin(&table, call.event());
     match call.event() {
         Event::Insert => statement.each(call.new_rows(), Statement::insert)?,
         Event::Delete => statement.each(call.old_rows(), Statement::delete)?,
@@ -172,6 +180,8 @@ struct Statement<'t> {
     table: &'t Rc<Table>,
     lent: Lent,
     depth: i32,
+    /// The same query's inserts are captured next.
+    half: bool,
     /// Rows of this table that statements captured earlier wrote, perhaps after this one.
     deeper: Rows,
     /// Rows of `deeper` that this statement wrote too.
@@ -193,11 +203,13 @@ struct Symbols {
 }
 
 impl<'t> Statement<'t> {
-    fn begin(table: &'t Rc<Table>) -> Statement<'t> {
+    fn begin(table: &'t Rc<Table>, event: Event) -> Statement<'t> {
         let mut lent = Lent::take();
         let depth = trigger::depth();
         let buffer = lent.get();
-        let mixed = executor::mixed(depth);
+        let kind = executor::kind(depth);
+        let mixed = kind == Some(executor::Kind::Mixed);
+        let half = kind == Some(executor::Kind::Upsert) && event == Event::Update;
         let mut deeper = Rows::default();
         let mut others = Vec::new();
         while buffer.segments.last().is_some_and(|s| s.depth > depth || (mixed && s.depth == depth)) {
@@ -209,7 +221,9 @@ impl<'t> Statement<'t> {
             }
         }
         let own = (mixed || depth > 1).then(Rows::default);
-        if own.is_some() {
+        if half {
+            others.drain(..).rev().for_each(|s| buffer.keep(s.root, depth + 1, s.rows));
+        } else if own.is_some() {
             // Another table's, and a statement further out may be that table's.
             others.into_iter().rev().for_each(|s| buffer.keep(s.root, depth, s.rows));
         }
@@ -217,6 +231,7 @@ impl<'t> Statement<'t> {
             table,
             lent,
             depth,
+            half,
             deeper,
             shared: Vec::new(),
             own,
@@ -523,7 +538,12 @@ impl<'t> Statement<'t> {
         let own = self.own.take();
         let deeper = std::mem::take(&mut self.deeper);
         let buffer = self.lent.get();
-        if let Some(mut rows) = own {
+        if self.half {
+            if let Some(rows) = own {
+                buffer.keep_below(root, depth, rows);
+            }
+            buffer.keep(root, depth + 1, deeper);
+        } else if let Some(mut rows) = own {
             rows.add(deeper);
             buffer.keep(root, depth, rows);
         } else {

@@ -22,7 +22,8 @@ const CHANGED: &str = "\
       FROM crdt.tracked_partition AS p LEFT JOIN pg_catalog.pg_class AS c ON c.oid = p.relid \
      WHERE p.relid <> p.root AND (c.oid IS NULL OR pg_catalog.pg_partition_root(p.relid) IS DISTINCT FROM p.root)";
 
-/// `crdt.on_ddl()`, an event trigger at the end of every command that makes, alters or drops a table.
+/// `crdt.on_ddl()`, an event trigger at the end of every command that makes, alters or drops a table. What another session
+/// is dropping at the same time is its business.
 pub fn on_ddl(_args: &Args<'_>) -> Result<Out> {
     catalog::forget();
     spi::as_role(catalog::names()?.owner, || {
@@ -57,7 +58,7 @@ pub fn on_ddl(_args: &Args<'_>) -> Result<Out> {
 
 /// A partition was made or attached: its writes are captured, its rows become history.
 fn joined(c: &Connection, relid: Oid, root: Oid) -> Result<()> {
-    let rel = Relation::open(relid, Lock::ShareRowExclusive);
+    let Some(rel) = Relation::try_open(relid, Lock::ShareRowExclusive) else { return Ok(()) };
     track::attach(c, &rel, root)?;
     if rel.kind() == b'r' {
         catalog::forget();
@@ -68,7 +69,7 @@ fn joined(c: &Connection, relid: Oid, root: Oid) -> Result<()> {
 
 /// A partition was detached: its rows are the table's no more.
 fn left(c: &Connection, relid: Oid, root: Oid) -> Result<()> {
-    let rel = Relation::open(relid, Lock::ShareRowExclusive);
+    let Some(rel) = Relation::try_open(relid, Lock::ShareRowExclusive) else { return Ok(()) };
     if let Some(table) = catalog::table(root)?
         && rel.kind() == b'r'
     {
@@ -100,6 +101,7 @@ fn delete_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
 
 /// A partition was dropped with its rows: what the log still shows and the table does not is deleted.
 fn dropped(c: &Connection, relid: Oid, root: Oid) -> Result<()> {
+    let Some(_root) = Relation::try_open(root, Lock::ShareRowExclusive) else { return Ok(()) };
     c.run("DELETE FROM crdt.tracked_partition WHERE relid = $1", &[Param::regclass(relid)], false)?;
     c.run("SELECT crdt.repair($1, 'log')", &[Param::regclass(root)], false)?;
     Ok(())

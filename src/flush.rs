@@ -256,9 +256,10 @@ pub fn learn(doc: i64) -> Result<()> {
     let key = doc_key(doc);
     // The entry exists by now and takes note of commits while we read.
     let lamport = store::max_lamport(doc)?;
-    let tails = store::tails(doc, Snapshot::Committed)?;
+    // What this transaction wrote is not for others to build on: it may be rolled back.
+    let tails = store::committed_tails(doc)?;
     let events = tails.iter().map(|t| t.counter_end + 1).sum();
-    let (heads, complete) = store::heads(doc, &tails, Snapshot::Committed, true)?;
+    let (heads, complete) = store::committed_heads(doc, &tails, true)?;
     docstate::fill(key, lamport, events, &heads, complete);
     Ok(())
 }

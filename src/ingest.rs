@@ -285,9 +285,7 @@ fn compare_known(batch: &Batch, admitted: &Admitted, log: &mut Log) -> Result<()
 
 fn compare_part(batch: &Batch, part: &Part, log: &mut Log) -> Result<()> {
     let name = batch.runs[part.run].peer.as_str();
-    let Some(peer) = log.peer(name)? else {
-        return Err(Error::new(state::CORRUPT, format!("peer \"{name}\" has events and no line in crdt.peer")));
-    };
+    let peer = log.peer(name)?.ok_or_else(|| unknown_peer(name))?;
     let mut told = views(batch, part).peekable();
     store::runs_from(log.doc, peer, part.counters.start, Snapshot::Committed, |head, bytes| {
         let mut ops = OpBuf::new();
@@ -310,6 +308,10 @@ fn compare_part(batch: &Batch, part: &Part, log: &mut Log) -> Result<()> {
     })
 }
 
+fn unknown_peer(name: &str) -> Error {
+    Error::new(state::CORRUPT, format!("peer \"{name}\" has events and no line in crdt.peer"))
+}
+
 fn check_same(told: &EventView<'_>, stored: &EventView<'_>) -> Result<()> {
     if admit::same_event(told, stored) {
         return Ok(());
@@ -326,13 +328,16 @@ fn append(doc: i64, batch: &Batch, admitted: &Admitted, source: Source, log: &mu
     for part in &admitted.new {
         by_peer.entry(batch.runs[part.run].peer.as_str()).or_default().push(part);
     }
+    // All peers first: events of one depend on events of another that is as new.
+    for name in by_peer.keys() {
+        if log.peer(name)?.is_none() {
+            let peer = catalog::ensure_peer(doc, name, owner)?;
+            log.peers.insert((*name).to_owned(), Some(peer));
+        }
+    }
     let (mut heads, mut covered) = (Vec::new(), Vec::new());
     for (name, parts) in &by_peer {
-        let peer = match log.peer(name)? {
-            Some(peer) => peer,
-            None => catalog::ensure_peer(doc, name, owner)?,
-        };
-        log.peers.insert((*name).to_owned(), Some(peer));
+        let peer = log.peer(name)?.ok_or_else(|| unknown_peer(name))?;
         let author = Author { doc, peer, txn: xact::full_xid(), at: xact::started_at(), actor: &actor };
         let mut runs = Vec::new();
         for part in parts {
@@ -360,7 +365,7 @@ fn encode_part(
         let mut run = store::encode(&batch.ops, from, to, counter, lamport)?;
         if part.at_head && from == part.ops.start {
             for dep in &batch.runs[part.run].deps {
-                let Some(peer) = log.peer(&dep.peer)? else { continue };
+                let peer = log.peer(&dep.peer)?.ok_or_else(|| unknown_peer(&dep.peer))?;
                 run.deps.push((peer, dep.counter));
             }
             covered.extend_from_slice(&run.deps);

@@ -5,7 +5,7 @@ use crdt_engine::replica::{Row, Tables, Value};
 use crdt_engine::testkit::{Backend, Receipt, Refusal, Rng, Write, oracle};
 use crdt_engine::wire::{Batch, PullRequest, PullResponse, PushRequest, Versions, binary, json};
 use crdt_engine::{EventId, Limits, OpBuf, OpRef};
-use postgres::{Client, Error};
+use postgres::{Client, Error, GenericClient};
 
 /// Everything: no page is larger.
 const ALL: u64 = u32::MAX as u64;
@@ -171,7 +171,7 @@ impl Place {
     }
 
     /// Pushes a batch, in JSON or binary.
-    pub fn push(&self, client: &mut Client, batch: Batch, in_binary: bool) -> Result<Receipt, Refusal> {
+    pub fn push(&self, client: &mut impl GenericClient, batch: Batch, in_binary: bool) -> Result<Receipt, Refusal> {
         let request = PushRequest { peer_id: NO_ID.into(), batch, frontier: vec![] };
         let limits = Limits::default();
         let answer = if in_binary {
@@ -181,9 +181,8 @@ impl Place {
         } else {
             let mut text = String::new();
             json::write_push(&mut text, &request).expect("a request");
-            let row = client
-                .query_one("SELECT crdt.push($1, $2::text::jsonb)::text", &[&self.doc, &text])
-                .map_err(refusal)?;
+            let row =
+                client.query_one("SELECT crdt.push($1, $2::text::json)::text", &[&self.doc, &text]).map_err(refusal)?;
             json::decode_push_response(row.get::<_, &str>(0).as_bytes(), &limits)
         };
         let answer = answer.expect("an answer that can be read");
@@ -306,6 +305,8 @@ impl Place {
 /// A hub of a [`World`](crdt_engine::testkit::World).
 pub struct Hub {
     client: Client,
+    /// Takes turns with `client`: what a session remembers must not be trusted.
+    other: Client,
     place: Place,
     rng: Rng,
     willful: bool,
@@ -313,8 +314,39 @@ pub struct Hub {
 
 impl Hub {
     /// A hub at a place of its own.
-    pub fn new(client: Client, place: Place, nature: Nature, rng: Rng) -> Hub {
-        Hub { client, place, rng, willful: nature != Nature::Plain }
+    pub fn new(client: Client, other: Client, place: Place, nature: Nature, rng: Rng) -> Hub {
+        Hub { client, other, place, rng, willful: nature != Nature::Plain }
+    }
+
+    fn take_turns(&mut self) {
+        if self.rng.chance(30) {
+            std::mem::swap(&mut self.client, &mut self.other);
+        }
+    }
+
+    /// A push amid plain writes of the same transaction, perhaps once in vain.
+    fn push_amid(&mut self, batch: Batch) -> Result<Receipt, Refusal> {
+        let before = if self.rng.chance(70) { self.place.odd_sql(&mut self.rng) } else { String::new() };
+        let after = if self.rng.chance(50) { self.place.odd_sql(&mut self.rng) } else { String::new() };
+        trace(|| format!("in one transaction, before the push: {before} after it: {after}"));
+        let failed = |sql: &str, error: Error| Refusal::Other(format!("{sql}: {error:?}"));
+        let mut transaction = self.client.transaction().map_err(|e| failed("BEGIN", e))?;
+        transaction.batch_execute(&before).map_err(|e| failed(&before, e))?;
+        if self.rng.chance(50) {
+            let mut savepoint = transaction.transaction().map_err(|e| failed("SAVEPOINT", e))?;
+            self.place.push(&mut savepoint, batch.clone(), self.rng.chance(50))?;
+            savepoint.rollback().map_err(|e| failed("ROLLBACK TO", e))?;
+        }
+        let receipt = self.place.push(&mut transaction, batch, self.rng.chance(50))?;
+        transaction.batch_execute(&after).map_err(|e| failed(&after, e))?;
+        transaction.commit().map_err(|e| failed("COMMIT", e))?;
+        Ok(receipt)
+    }
+}
+
+fn trace(what: impl FnOnce() -> String) {
+    if std::env::var_os("CRDT_TRACE").is_some() {
+        eprintln!("hub: {}", what());
     }
 }
 
@@ -332,19 +364,31 @@ impl Backend for Hub {
     }
 
     fn write(&mut self, writes: &[Write]) -> Result<(), Refusal> {
+        self.take_turns();
         let mut sql = String::from("BEGIN;");
-        let trace = std::env::var_os("CRDT_TRACE").is_some();
         for write in writes {
             if self.rng.chance(20) {
                 sql.push_str(&self.place.odd_sql(&mut self.rng));
             }
             sql.push_str(&self.place.sql(write));
         }
-        sql.push_str("COMMIT;");
-        if trace {
-            eprintln!("hub: {sql}");
-        }
-        let written = self.client.batch_execute(&sql);
+        // A transaction that pushed, and a function of a doc does, cannot be prepared.
+        let prepared = self.rng.chance(10) && !(self.place.generic && sql.contains("crdt.doc_"));
+        let name = &self.place.schema;
+        sql.push_str(&match prepared {
+            true => format!("PREPARE TRANSACTION '{name}'; COMMIT PREPARED '{name}';"),
+            false => "COMMIT;".to_owned(),
+        });
+        trace(|| sql.clone());
+        // One by one: COMMIT PREPARED refuses to be one of several statements of a message.
+        let written = match prepared {
+            true => {
+                let (first, second) = sql.split_once("COMMIT PREPARED").expect("both");
+                let first = self.client.batch_execute(first);
+                first.and_then(|()| self.client.batch_execute(&format!("COMMIT PREPARED{second}")))
+            }
+            false => self.client.batch_execute(&sql),
+        };
         written.map_err(|error| {
             let _ = self.client.batch_execute("ROLLBACK");
             Refusal::Other(format!("{sql}: {error:?}"))
@@ -352,15 +396,17 @@ impl Backend for Hub {
     }
 
     fn push(&mut self, batch: Batch, _: bool) -> Result<Receipt, Refusal> {
-        if std::env::var_os("CRDT_TRACE").is_some() {
-            let mut text = String::new();
+        self.take_turns();
+        trace(|| {
+            let mut text = String::from("push ");
             json::write_runs(&mut text, &batch.runs, &batch.ops).expect("memory");
-            eprintln!("push: {text}");
-        }
-        let result = self.place.push(&mut self.client, batch, self.rng.chance(50));
-        if std::env::var_os("CRDT_TRACE").is_some() {
-            eprintln!("  -> {result:?}; shows {:?}", self.place.rows(&mut self.client));
-        }
+            text
+        });
+        let result = match self.rng.chance(20) {
+            true => self.push_amid(batch),
+            false => self.place.push(&mut self.client, batch, self.rng.chance(50)),
+        };
+        trace(|| format!("{result:?}, shows {:?}", self.place.rows(&mut self.client)));
         result
     }
 

@@ -7,9 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crdt_engine::testkit::{Backend, Rng, Stats, Will, World, memory};
+use crdt_engine::testkit::{Backend, Refusal, Rng, Stats, Will, World, Write, memory, oracle};
+use crdt_engine::wire::{Batch, Versions};
 use crdt_live::Cluster;
 use crdt_live::hub::{Hub, Nature, Place};
+use postgres::Client;
 
 /// How long the schedules may take when nobody says how many.
 const TIME: Duration = Duration::from_secs(45);
@@ -40,7 +42,7 @@ fn world(cluster: &Cluster, database: &str, seed: u64) -> World {
         let mut client = cluster.connect(database);
         let schema = format!("h{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let place = Place::make(&mut client, &schema, ["m", "Hub"][hub], nature, generic);
-        nodes.push(Box::new(Hub::new(client, place, nature, Rng::new(rng.next_u64()))));
+        nodes.push(Box::new(Hub::new(client, cluster.connect(database), place, nature, Rng::new(rng.next_u64()))));
     }
     for peer in ["a", "é", "zz"].iter().take(1 + rng.below(3)) {
         nodes.push(memory(peer, Will::None));
@@ -98,5 +100,255 @@ fn replicas_and_databases_converge() {
         eprintln!("seed {seed}: {what}\nreplay with CRDT_SEED={seed} scripts/live --test convergence");
     }
     assert!(failures.is_empty(), "{} schedules failed", failures.len());
+    assert_eq!(cluster.crashes(), Vec::<String>::new());
+}
+
+/// What may go wrong with any write that meets others, and is tried again.
+fn is_rivalry(state: &str) -> bool {
+    ["40P01", "40001", "23505", "CR016"].contains(&state)
+}
+
+fn random_write(rng: &mut Rng, stamp: i64) -> Write {
+    let tbl = if rng.chance(80) { "t" } else { "s" };
+    let row = *rng.pick(&["1", "1", "2", "4"]);
+    let cols = ["x", "y", "d", "u"];
+    match rng.below(10) {
+        0..4 => {
+            let chosen = cols.into_iter().enumerate().filter(|_| rng.chance(35));
+            Write::Insert(tbl, row, chosen.map(|(i, col)| (col, stamp + i as i64)).collect())
+        }
+        4..6 => Write::Delete(tbl, row),
+        _ => Write::Update(tbl, row, *rng.pick(&cols), stamp),
+    }
+}
+
+/// A session of plain SQL: transactions of a few statements, some rolled back, with a nap before most commits.
+fn sql_session(client: &mut Client, place: &Place, mut rng: Rng, mut stamp: i64, rounds: usize) -> Result<(), String> {
+    for _ in 0..rounds {
+        let level = *rng.pick(&["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]);
+        let mut sql = format!("BEGIN ISOLATION LEVEL {level};");
+        for _ in 0..1 + rng.below(3) {
+            stamp += 10;
+            sql.push_str(&match rng.chance(25) {
+                true => place.odd_sql(&mut rng),
+                // The functions of a doc want READ COMMITTED, as a push does.
+                false => match random_write(&mut rng, stamp) {
+                    Write::Insert("s", ..) | Write::Update("s", ..) | Write::Delete("s", _)
+                        if place.generic && level != "READ COMMITTED" =>
+                    {
+                        String::new()
+                    }
+                    write => place.sql(&write),
+                },
+            });
+            if rng.chance(30) {
+                sql.push_str(&format!("SELECT pg_sleep({});", rng.below(8) as f64 / 1000.0));
+            }
+        }
+        let prepared = rng.chance(15) && !sql.contains("crdt.doc_");
+        sql.push_str(&match prepared {
+            true => format!("PREPARE TRANSACTION '{}_{stamp}';", place.schema),
+            false => if rng.chance(90) { "COMMIT;" } else { "ROLLBACK;" }.to_owned(),
+        });
+        let mut result = client.batch_execute(&sql);
+        if prepared && result.is_ok() {
+            std::thread::sleep(Duration::from_millis(rng.below(10) as u64));
+            let end = if rng.chance(80) { "COMMIT" } else { "ROLLBACK" };
+            result = client.batch_execute(&format!("{end} PREPARED '{}_{stamp}'", place.schema));
+        }
+        if let Err(error) = result {
+            let _ = client.batch_execute("ROLLBACK");
+            let answer = error.as_db_error().ok_or_else(|| format!("{error:?}"))?;
+            if !is_rivalry(answer.code().code()) {
+                return Err(format!("{sql}: {answer:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A client with its own replica, offline most of the time.
+fn pushing_client(
+    client: &mut Client,
+    place: &Place,
+    replica: &mut dyn Backend,
+    mut rng: Rng,
+    mut stamp: i64,
+    rounds: usize,
+) -> Result<(), String> {
+    let refused = |what: &str, refusal: Refusal| format!("{what} refused: {refusal:?}");
+    for _ in 0..rounds {
+        for _ in 0..rng.below(3) {
+            stamp += 10;
+            let writes: Vec<Write> = (0..1 + rng.below(3)).map(|_| random_write(&mut rng, stamp)).collect();
+            replica.write(&writes).map_err(|refusal| refused("a local write", refusal))?;
+        }
+        match rng.below(3) {
+            0 => pull_some(client, place, replica, &mut rng)?,
+            1 => push_all(client, place, replica, &mut rng)?,
+            _ => std::thread::sleep(Duration::from_millis(rng.below(10) as u64)),
+        }
+    }
+    Ok(())
+}
+
+fn pull_some(client: &mut Client, place: &Place, replica: &mut dyn Backend, rng: &mut Rng) -> Result<(), String> {
+    let limit = if rng.chance(50) { 1 + rng.below(20) as u64 } else { 1_000_000 };
+    let page = place.pull(client, &replica.versions(), limit, rng.chance(50)).map_err(|r| format!("pull: {r:?}"))?;
+    replica.push(page.batch, true).map_err(|refusal| format!("a page the hub handed out: {refusal:?}")).map(drop)
+}
+
+/// Pushes what the hub lacks, and checks that it is there afterwards.
+fn push_all(client: &mut Client, place: &Place, replica: &mut dyn Backend, rng: &mut Rng) -> Result<(), String> {
+    loop {
+        let known = place.versions(client);
+        let page = replica.pull(&known, usize::MAX).map_err(|r| format!("own log: {r:?}"))?;
+        let told = page.batch.clone();
+        match place.push(client, page.batch, rng.chance(50)) {
+            Ok(_) => {
+                let reached = place.versions(client);
+                let last = |run: &crdt_engine::wire::Run| run.counter_start + run.span(&told.ops) - 1;
+                return match told.runs.iter().all(|run| reached.get(&run.peer).is_some_and(|at| *at >= last(run))) {
+                    true => Ok(()),
+                    false => Err(format!("a push was acknowledged and is not there: {reached:?}")),
+                };
+            }
+            Err(Refusal::Other(what)) if is_rivalry(&what[..5]) => {}
+            Err(refusal) => return Err(format!("a push: {refusal:?}")),
+        }
+    }
+}
+
+/// A writer that counts itself out, also when it panics.
+struct Leaving<'w>(&'w AtomicU64);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Reads the log page by page while it grows.
+fn reader(
+    client: &mut Client,
+    place: &Place,
+    mut rng: Rng,
+    done: &AtomicU64,
+) -> Result<(Versions, (u64, usize)), String> {
+    let (mut known, mut sum, mut count) = (Versions::new(), 0u64, 0);
+    loop {
+        let last = done.load(Ordering::SeqCst) == 0;
+        let limit = 1 + rng.below(30) as u64;
+        let page = place.pull(client, &known, limit, rng.chance(50)).map_err(|r| format!("pull: {r:?}"))?;
+        let (part, events) = oracle::fingerprint(&page.batch);
+        (sum, count) = (sum.wrapping_add(part), count + events);
+        known = page.versions;
+        if last && !page.has_more {
+            return Ok((known, (sum, count)));
+        }
+    }
+}
+
+/// Several sessions and clients at once on one hub; then all must be equal and right. Returns the number of events.
+fn run_at_once(cluster: &Cluster, database: &str, seed: u64) -> Result<usize, String> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut rng = Rng::new(seed);
+    let nature = *rng.pick(&Nature::ALL);
+    let generic = nature != Nature::Spilling && rng.chance(50);
+    // Writers in any order deadlock all the time.
+    let connect = || {
+        let mut client = cluster.connect(database);
+        client.batch_execute("SET deadlock_timeout = '10ms'").expect("SET");
+        client
+    };
+    let mut client = connect();
+    let schema = format!("c{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let place = Place::make(&mut client, &schema, "m", nature, generic);
+    let mut replicas: Vec<Box<dyn Backend + Send>> = ["a", "zz"].iter().map(|peer| memory(peer, Will::None)).collect();
+    let rounds = 5 + rng.below(30);
+    let sessions = 2 + rng.below(2);
+    let writers = AtomicU64::new((sessions + replicas.len()) as u64);
+    let (writers, place) = (&writers, &place);
+    let read = std::thread::scope(|scope| {
+        let mut threads = vec![];
+        for n in 0..sessions {
+            let (rng, stamp) = (Rng::new(rng.next_u64()), 1_000_000 * (n as i64 + 1));
+            let mut client = connect();
+            threads.push(scope.spawn(move || {
+                let _leaving = Leaving(writers);
+                let result = sql_session(&mut client, place, rng, stamp, rounds);
+                result.map_err(|what| format!("session {n}: {what}"))
+            }));
+        }
+        for (n, replica) in replicas.iter_mut().enumerate() {
+            let (rng, stamp) = (Rng::new(rng.next_u64()), 1_000_000 * (n as i64 + 5));
+            let mut client = connect();
+            threads.push(scope.spawn(move || {
+                let _leaving = Leaving(writers);
+                let result = pushing_client(&mut client, place, replica.as_mut(), rng, stamp, rounds);
+                result.map_err(|what| format!("client {n}: {what}"))
+            }));
+        }
+        let rng = Rng::new(rng.next_u64());
+        let mut client = connect();
+        let reading = scope.spawn(move || reader(&mut client, place, rng, writers));
+        for thread in threads {
+            thread.join().map_err(text_of)??;
+        }
+        reading.join().map_err(text_of)?
+    })?;
+    for replica in &mut replicas {
+        push_all(&mut client, place, replica.as_mut(), &mut rng)?;
+    }
+    let all = |client: &mut Client| -> Result<Batch, String> {
+        Ok(place.pull(client, &Versions::new(), 1_000_000, true).map_err(|r| format!("{r:?}"))?.batch)
+    };
+    place.check(&mut client, &mut rng)?;
+    let log = oracle::log_of(all(&mut client)?)?;
+    let (shown, right) = (oracle::visible(&place.rows(&mut client)), oracle::visible(&oracle::tables_of(&log)));
+    if shown != right {
+        return Err(format!("{nature:?}: the hub shows {shown:?}, its log stands for {right:?}"));
+    }
+    for replica in &mut replicas {
+        replica.push(all(&mut client)?, true).map_err(|r| format!("the hub's log: {r:?}"))?;
+        if oracle::visible(&replica.rows()) != right || replica.versions() != log.versions() {
+            return Err(format!("a client shows {:?}, the hub {right:?}", replica.rows()));
+        }
+    }
+    // The reader was told everything that had been committed when the last writer ended.
+    let page = place.pull(&mut client, &read.0, 1_000_000, true).map_err(|r| format!("{r:?}"))?;
+    let (rest, events) = oracle::fingerprint(&page.batch);
+    let whole = oracle::fingerprint(&all(&mut client)?);
+    if (read.1.0.wrapping_add(rest), read.1.1 + events) != whole {
+        return Err(format!("a reader got {} events and {events} more, the log has {}", read.1.1, whole.1));
+    }
+    let _ = client.batch_execute(&format!("DROP SCHEMA {schema} CASCADE"));
+    Ok(whole.1)
+}
+
+/// Threads cannot be replayed: a seed repeats what is written, and perhaps what happens.
+#[test]
+fn writers_at_once_converge() {
+    let cluster = Cluster::shared();
+    let database = cluster.create_database("at_once");
+    let first = env("CRDT_SEED").or(env("CRDT_FIRST")).unwrap_or(1);
+    let (count, time) = match env("CRDT_SEED") {
+        Some(_) => (20, Duration::MAX),
+        None => env("CRDT_SCHEDULES").map_or((SCHEDULES, TIME), |count| (count, Duration::MAX)),
+    };
+    let (start, mut events, mut done) = (Instant::now(), 0, 0);
+    for at in 0..count {
+        if start.elapsed() > time {
+            break;
+        }
+        let seed = if env("CRDT_SEED").is_some() { first } else { first + at };
+        match run_at_once(cluster, &database, seed) {
+            Ok(more) => (events, done) = (events + more, done + 1),
+            Err(what) => panic!(
+                "seed {seed}: {what}\nrun it again with CRDT_SEED={seed} scripts/live --test convergence at_once, 20 times"
+            ),
+        }
+    }
+    println!("{done} runs of writers at once, {events} events, in {:?}", start.elapsed());
     assert_eq!(cluster.crashes(), Vec::<String>::new());
 }

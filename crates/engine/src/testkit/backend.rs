@@ -122,7 +122,7 @@ impl Hooks for Will {
 }
 
 /// The engine's own replica as a backend.
-pub fn memory(peer: &str, will: Will) -> Box<dyn Backend> {
+pub fn memory(peer: &str, will: Will) -> Box<dyn Backend + Send> {
     Box::new(Memory::new(peer, will))
 }
 

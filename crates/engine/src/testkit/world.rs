@@ -314,7 +314,9 @@ impl World {
                 ("rows", self.rows(node) == rows),
             ];
             if let Some((what, _)) = same.iter().find(|(_, same)| !same) {
-                return Err(format!("nodes 0 and {node} know the same and differ in {what}"));
+                let ours = (self.nodes[0].frontier(), self.rows(0));
+                let theirs = (self.nodes[node].frontier(), self.rows(node));
+                return Err(format!("nodes 0 and {node} know the same and differ in {what}: {ours:?} {theirs:?}"));
             }
         }
         Ok(())
