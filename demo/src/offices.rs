@@ -358,7 +358,7 @@ fn sizes(written: &Written, filled: &mut [Filled]) {
     }
     show::table(&["hub", "events", "peers", "runs", "log (operations)", "the table itself"], &rows);
     show::text(&format!(
-        "The authors alone wrote {} cells; their values have {} bytes of text. The log keeps every value that ever was, \
+        "The authors alone wrote {} cells; their values are {} of text. The log keeps every value that ever was, \
          with its row, column, author and logical time.",
         number(written.cells),
         size(written.bytes),
