@@ -229,7 +229,12 @@ impl Drop for Leaving<'_> {
 }
 
 /// Reads the log page by page while it grows.
-fn reader(client: &mut Client, place: &Place, mut rng: Rng, done: &AtomicU64) -> Result<(Versions, (u64, usize)), String> {
+fn reader(
+    client: &mut Client,
+    place: &Place,
+    mut rng: Rng,
+    done: &AtomicU64,
+) -> Result<(Versions, (u64, usize)), String> {
     let (mut known, mut sum, mut count) = (Versions::new(), 0u64, 0);
     loop {
         let last = done.load(Ordering::SeqCst) == 0;
@@ -259,8 +264,7 @@ fn run_at_once(cluster: &Cluster, database: &str, seed: u64) -> Result<usize, St
     let mut client = connect();
     let schema = format!("c{}", COUNT.fetch_add(1, Ordering::Relaxed));
     let place = Place::make(&mut client, &schema, "m", nature, generic);
-    let mut replicas: Vec<Box<dyn Backend + Send>> =
-        ["a", "zz"].iter().map(|peer| memory(peer, Will::None)).collect();
+    let mut replicas: Vec<Box<dyn Backend + Send>> = ["a", "zz"].iter().map(|peer| memory(peer, Will::None)).collect();
     let rounds = 5 + rng.below(30);
     let sessions = 2 + rng.below(2);
     let writers = AtomicU64::new((sessions + replicas.len()) as u64);
