@@ -1,7 +1,7 @@
 //! The engine's convergence suite with a PostgreSQL among the replicas: plain SQL, pushes and pulls in random schedules
 //! with partitions, losses, doubles, late and re-cut runs; then all must be equal and right.
 //!
-//! `CRDT_SCHEDULES=n` sets how many schedules, `CRDT_SEED=s` replays one, `CRDT_TRACE=1` tells what the hub is told.
+//! `CRDT_SCHEDULES=n` sets how many schedules, `CRDT_FIRST=s` the first one's seed, `CRDT_SEED=s` replays one, `CRDT_TRACE=1` tells what the hub is told.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,14 +111,14 @@ fn is_rivalry(state: &str) -> bool {
 fn random_write(rng: &mut Rng, stamp: i64) -> Write {
     let tbl = if rng.chance(80) { "t" } else { "s" };
     let row = *rng.pick(&["1", "1", "2", "4"]);
-    let cols = ["x", "y", "d", "u"];
+    const COLS: [&str; 4] = ["x", "y", "d", "u"];
     match rng.below(10) {
         0..4 => {
-            let chosen = cols.into_iter().enumerate().filter(|_| rng.chance(35));
+            let chosen = COLS.into_iter().enumerate().filter(|_| rng.chance(35));
             Write::Insert(tbl, row, chosen.map(|(i, col)| (col, stamp + i as i64)).collect())
         }
         4..6 => Write::Delete(tbl, row),
-        _ => Write::Update(tbl, row, *rng.pick(&cols), stamp),
+        _ => Write::Update(tbl, row, rng.pick::<&str>(&COLS), stamp),
     }
 }
 
