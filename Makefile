@@ -1,7 +1,7 @@
 # `make help` lists what there is. Everything is a script in scripts/, which says more.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench soak test-matrix lint fmt clean
+.PHONY: help setup build install demo test bench soak test-matrix lint fmt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -11,6 +11,9 @@ setup: ## install what is missing (apt; as root or with sudo)
 
 build: setup ## build the extension into a private copy of the PostgreSQL server
 	@scripts/build
+
+install: build ## into the installed server that was built for; PG_CONFIG=... names another
+	@scripts/install $(PG_CONFIG)
 
 demo: build ## the main job on real data, on a private server
 	@scripts/demo

@@ -69,11 +69,13 @@ CREATE TABLE crdt.event_key_page (
     doc     bigint NOT NULL,
     page_set bigint NOT NULL,
     first   bigint NOT NULL,
-    peer    integer NOT NULL,
+    part    integer NOT NULL,
     entries bytea NOT NULL,
-    PRIMARY KEY (doc, page_set, first)
+    PRIMARY KEY (doc, page_set, first, part)
 );
-ALTER TABLE crdt.event_key_page ALTER COLUMN entries SET STORAGE PLAIN;
+-- Inline and as they are; only pages that do not fit (counters of eight bytes) go out of line.
+ALTER TABLE crdt.event_key_page ALTER COLUMN entries SET STORAGE EXTERNAL;
+ALTER TABLE crdt.event_key_page SET (toast_tuple_target = 8160);
 CREATE SEQUENCE crdt.page_set AS bigint;
 COMMENT ON TABLE crdt.event_key_page IS 'Which large runs touch a row: per flush one set of pages of (hash, run), sorted by hash';
 COMMENT ON SEQUENCE crdt.page_set IS 'Numbers the sets of crdt.event_key_page';

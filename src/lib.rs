@@ -37,6 +37,7 @@ mod functions;
 mod generic;
 mod history;
 mod ingest;
+mod keys;
 mod materialize;
 mod pager;
 mod pg;

@@ -315,12 +315,13 @@ struct Competition {
 impl Competition {
     /// Reads what has an effective lamport of at least `least`, or more; `None`: everything.
     fn read(doc: i64, rows: &Rows<'_>, least: Option<u64>) -> Result<Competition> {
+        let _now = xact::ActiveSnapshot::push_latest();
         let all: Vec<usize> = (0..rows.keys().len()).collect();
         if let Some(least) = least {
             let index = index_of(rows, &all);
             let budget = WINDOW_RUNS + all.len() / ROWS_A_RUN;
             let mut wanted = |tbl: &str, row: &str| index.contains_key(&(tbl, row));
-            let window = store::events_since_lamport(doc, least, budget, &mut wanted, Snapshot::Committed)?;
+            let window = store::events_since_lamport(doc, least, budget, &mut wanted, Snapshot::Active)?;
             if let Some(events) = window {
                 return Ok(Competition { found: collect(&index, &events, least)?, whole: false });
             }
@@ -334,11 +335,12 @@ impl Competition {
         if some.is_empty() {
             return Ok(Competition { found: Found::new(), whole: false });
         }
+        let _now = xact::ActiveSnapshot::push_latest();
         let index = index_of(rows, some);
         let hashes: Vec<i64> =
             some.iter().map(|i| rows.keys()[*i]).map(|(tbl, row)| store::row_hash(tbl, row)).collect();
         let mut wanted = |tbl: &str, row: &str| index.contains_key(&(tbl, row));
-        let events = store::events_on_rows(doc, &hashes, &mut wanted, Snapshot::Committed)?;
+        let events = store::events_on_rows(doc, &hashes, &mut wanted, Snapshot::Active)?;
         Ok(Competition { found: collect(&index, &events, 0)?, whole: false })
     }
 

@@ -7,9 +7,10 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crdt_engine::ops::OpBuf;
 use crdt_engine::{Limits, OpRef, codec};
 
-use crate::catalog::{self, Names};
+use crate::catalog;
 use crate::docstate::Head;
 use crate::error::{Error, Result, state};
+use crate::keys;
 use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
 use crate::pg::{entry, xact};
 
@@ -17,10 +18,6 @@ use crate::pg::{entry, xact};
 pub const RUN_OPS: usize = 512;
 /// And at this many bytes of memory.
 const RUN_BYTES: usize = 1 << 20;
-/// A flush that touches more rows than this indexes them as pages.
-const SMALL_KEYS: usize = 16;
-/// Entries of a page: a page's row stays inside a heap page.
-const PAGE_ENTRIES: usize = 400;
 /// Runs read while heads are looked for after a start; tails older than that count as covered.
 const HEAD_SCAN_RUNS: usize = 20_000;
 
@@ -136,109 +133,7 @@ pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
         ]);
     }
     drop(inserter);
-    index_keys(&names, author, runs)
-}
-
-fn index_keys(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
-    // A run about one row carries its hash itself.
-    let runs: Vec<&NewRun> = runs.iter().filter(|r| r.keys.len() > 1).collect();
-    let count: usize = runs.iter().map(|r| r.keys.len()).sum();
-    if count == 0 {
-        return Ok(());
-    }
-    if count <= SMALL_KEYS {
-        let rel = Relation::open(names.key, Lock::RowExclusive);
-        let mut inserter = Inserter::new(&rel);
-        for run in &runs {
-            for key in &run.keys {
-                inserter.insert(&[
-                    Field::I64(author.doc),
-                    Field::I64(*key),
-                    Field::I32(author.peer),
-                    Field::I64(run.counter_start as i64),
-                ]);
-            }
-        }
-        return Ok(());
-    }
-    let mut entries: Vec<(i64, u32)> = Vec::with_capacity(count);
-    for (i, run) in runs.iter().enumerate() {
-        entries.extend(run.keys.iter().map(|k| (*k, i as u32)));
-    }
-    entries.sort_unstable();
-    let rel = Relation::open(names.page, Lock::RowExclusive);
-    let mut inserter = Inserter::new(&rel);
-    let set = relation::next_value(names.page_seq);
-    // A hash must not straddle pages: the page that may hold it is found by its first hash.
-    let mut from = 0;
-    while from < entries.len() {
-        let mut to = (from + PAGE_ENTRIES).min(entries.len());
-        while to < entries.len() && entries[to].0 == entries[to - 1].0 {
-            to += 1;
-        }
-        let page = encode_page(&entries[from..to], |i| runs[i as usize].counter_start);
-        inserter.insert(&[
-            Field::I64(author.doc),
-            Field::I64(set),
-            Field::I64(entries[from].0),
-            Field::I32(author.peer),
-            Field::Bytes(&page),
-        ]);
-        from = to;
-    }
-    Ok(())
-}
-
-/// A page: first counters of runs, then sorted hashes of 8 bytes, then for each the index of its run in 2.
-fn encode_page(entries: &[(i64, u32)], run: impl Fn(u32) -> u64) -> Vec<u8> {
-    let mut index: FxHashMap<u32, u16> = FxHashMap::default();
-    let mut runs = Vec::new();
-    for (_, r) in entries {
-        let next = index.len() as u16;
-        index.entry(*r).or_insert_with(|| {
-            put_varint(&mut runs, run(*r));
-            next
-        });
-    }
-    let mut out = Vec::with_capacity(entries.len() * 10 + runs.len() + 8);
-    put_varint(&mut out, index.len() as u64);
-    out.extend_from_slice(&runs);
-    put_varint(&mut out, entries.len() as u64);
-    for (hash, _) in entries {
-        out.extend_from_slice(&hash.to_le_bytes());
-    }
-    for (_, r) in entries {
-        out.extend_from_slice(&index[r].to_le_bytes());
-    }
-    out
-}
-
-/// Calls `each` with the runs that a page lists for a hash.
-fn search_page(page: &[u8], hash: i64, each: &mut dyn FnMut(u64)) -> Option<()> {
-    let mut at = 0;
-    let run_count = get_varint(page, &mut at)? as usize;
-    let mut runs = Vec::with_capacity(run_count);
-    for _ in 0..run_count {
-        runs.push(get_varint(page, &mut at)?);
-    }
-    let n = get_varint(page, &mut at)? as usize;
-    let hashes = page.get(at..at + n * 8)?;
-    let of = page.get(at + n * 8..at + n * 10)?;
-    let hash_at = |i: usize| i64::from_le_bytes(hashes[i * 8..i * 8 + 8].try_into().expect("8 bytes"));
-    let mut i = {
-        let (mut low, mut high) = (0, n);
-        while low < high {
-            let middle = (low + high) / 2;
-            if hash_at(middle) < hash { low = middle + 1 } else { high = middle }
-        }
-        low
-    };
-    while i < n && hash_at(i) == hash {
-        let run = u16::from_le_bytes([of[i * 2], of[i * 2 + 1]]) as usize;
-        each(*runs.get(run)?);
-        i += 1;
-    }
-    Some(())
+    keys::index(&names, author, runs)
 }
 
 /// Appends a LEB128 number.
@@ -447,7 +342,7 @@ pub fn events_on_rows(
     wanted: &mut dyn FnMut(&str, &str) -> bool,
     snapshot: Snapshot,
 ) -> Result<RowEvents> {
-    let mut runs = runs_touching(doc, hashes, snapshot)?;
+    let mut runs = keys::runs_touching(doc, hashes, snapshot)?;
     runs.sort_unstable();
     runs.dedup();
     let names = catalog::names()?;
@@ -502,72 +397,6 @@ pub fn events_since_lamport(
         collect(&mut found, &row, wanted)?;
     }
     Ok(Some(found))
-}
-
-/// Runs that touch rows of these hashes, as `(peer, first counter)`.
-fn runs_touching(doc: i64, hashes: &[i64], snapshot: Snapshot) -> Result<Vec<(i32, u64)>> {
-    let names = catalog::names()?;
-    let Some(first) = hashes.first() else { return Ok(Vec::new()) };
-    let mut runs = Vec::new();
-    let key_of = |hash: i64| [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(hash))];
-    let log = Relation::open(names.run, Lock::AccessShare);
-    let mut single = IndexScan::new(&log, names.run_row, snapshot, &key_of(*first), false);
-    let small = Relation::open(names.key, Lock::AccessShare);
-    let mut several = IndexScan::new(&small, names.key_pkey, snapshot, &key_of(*first), false);
-    for hash in hashes {
-        entry::check_interrupts();
-        single.again(&key_of(*hash));
-        while let Some(row) = single.next_row() {
-            runs.push((row.i32(2), row.i64(3) as u64));
-        }
-        several.again(&key_of(*hash));
-        while let Some(row) = several.next_row() {
-            runs.push((row.i32(3), row.i64(4) as u64));
-        }
-    }
-    drop((single, several));
-    let pages = Relation::open(names.page, Lock::AccessShare);
-    for set in page_sets(&names, &pages, doc, snapshot)? {
-        search_set(&names, &pages, (doc, set), hashes, snapshot, &mut runs)?;
-    }
-    Ok(runs)
-}
-
-/// The sets of pages of a doc, by skipping from one to the next through the index.
-fn page_sets(names: &Names, pages: &Relation, doc: i64, snapshot: Snapshot) -> Result<Vec<i64>> {
-    let mut sets = Vec::new();
-    let mut above = i64::MIN;
-    loop {
-        let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Gt, Field::I64(above))];
-        let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &keys, false);
-        match scan.next_row() {
-            Some(row) => above = row.i64(2),
-            None => return Ok(sets),
-        }
-        sets.push(above);
-    }
-}
-
-fn search_set(
-    names: &Names,
-    pages: &Relation,
-    (doc, set): (i64, i64),
-    hashes: &[i64],
-    snapshot: Snapshot,
-    runs: &mut Vec<(i32, u64)>,
-) -> Result<()> {
-    let key_of =
-        |hash: i64| [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Le, Field::I64(hash))];
-    let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &key_of(hashes[0]), true);
-    for hash in hashes {
-        scan.again(&key_of(*hash));
-        if let Some(row) = scan.next_row() {
-            let (peer, page) = (row.i32(4), row.bytes(5).unwrap_or_default());
-            search_page(&page, *hash, &mut |counter| runs.push((peer, counter)))
-                .ok_or_else(|| Error::new(state::CORRUPT, "malformed page in crdt.event_key_page"))?;
-        }
-    }
-    Ok(())
 }
 
 /// What is stored was within limits when it came in.

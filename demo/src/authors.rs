@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crdt_engine::ops::OpBuf;
 use crdt_engine::replica::{Replica, Value};
 use crdt_engine::wire::Batch;
-use crdt_engine::{Origin, ValueRef};
+use crdt_engine::{OpRef, Origin, ValueRef};
 
 use crate::dataset::{Commit, Dataset};
 use crate::show::Progress;
@@ -19,6 +19,15 @@ pub struct Authors {
     pub replicas: Vec<Replica>,
     /// Per commit the events it is; none for a merge that changed nothing.
     pub batches: Vec<Batch>,
+}
+
+/// How much was written.
+#[derive(Default)]
+pub struct Written {
+    /// Cells.
+    pub cells: u64,
+    /// Bytes of their values.
+    pub bytes: u64,
 }
 
 impl Authors {
@@ -42,6 +51,23 @@ impl Authors {
         }
         progress.done();
         authors
+    }
+
+    /// What the authors wrote.
+    pub fn written(&self) -> Written {
+        let mut written = Written::default();
+        let mut cell = |value: ValueRef<'_>| {
+            written.cells += 1;
+            written.bytes += if let ValueRef::Text(text) = value { text.len() as u64 } else { 0 };
+        };
+        for op in self.batches.iter().flat_map(|batch| batch.ops.iter()) {
+            match op {
+                OpRef::Insert { cells, .. } => cells.iter().for_each(|(_, value)| cell(value)),
+                OpRef::Update { value, .. } => cell(value),
+                _ => {}
+            }
+        }
+        written
     }
 
     /// How many events all commits are.

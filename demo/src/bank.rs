@@ -183,7 +183,13 @@ fn compare(mut first: Hub, second: &mut Hub) {
     show::table(&["table", "database", "rows", "sum of balances", "md5 of the table, sorted by key"], &rows);
     show::check("every table is equal in both databases", equal);
     show::check("accounts, tellers, branches and history sum up to the same", sums.iter().all(|s| *s == sums[0]));
-    let hubs = [&mut first, second].into_iter();
-    let found: Vec<String> = hubs.flat_map(|hub| TABLES.map(|(table, ..)| hub.differences(table)).concat()).collect();
+    let (mut found, mut progress) = (vec![], Progress::new("crdt.verify:", 2 * TABLES.len() as u64));
+    for (i, hub) in [&mut first, second].into_iter().enumerate() {
+        for (j, (table, ..)) in TABLES.iter().enumerate() {
+            progress.at((i * TABLES.len() + j) as u64, table);
+            found.extend(hub.differences(table));
+        }
+    }
+    progress.done();
     show::none("crdt.verify finds no difference between table and log, in either", &found);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crdt_live::Cluster;
 use crdt_live::session::wait_until;
 
-use crate::authors::{self, Authors, TABLE};
+use crate::authors::{self, Authors, TABLE, Written};
 use crate::beside::{Clerk, Load, VISITS, Work};
 use crate::dataset::{Concurrent, Dataset};
 use crate::hub::Hub;
@@ -46,12 +46,13 @@ pub fn show(cluster: &Cluster) {
     let concurrent = dataset.concurrent();
     introduce(&dataset, &concurrent);
     let authors = work_offline(&dataset);
+    let written = authors.written();
     let mut filled = fill_hubs(cluster, &dataset, &authors);
     let touched = compare_untouched(&dataset, &mut filled);
     exchange(&mut filled);
     compare_all(&dataset, authors, &mut filled);
-    conflicts(&dataset, &concurrent, &touched, &mut filled[0].hub);
-    sizes(&dataset, &mut filled);
+    conflicts(&concurrent, &touched, &mut filled[0].hub);
+    sizes(&written, &mut filled);
 }
 
 fn introduce(dataset: &Dataset, concurrent: &Concurrent) {
@@ -283,7 +284,7 @@ fn compare_all(dataset: &Dataset, mut authors: Authors, filled: &mut [Filled]) {
     show::none("crdt.verify finds no difference between table and log in any hub", &differences);
 }
 
-fn conflicts(dataset: &Dataset, concurrent: &Concurrent, touched: &BTreeSet<String>, hub: &mut Hub) {
+fn conflicts(concurrent: &Concurrent, touched: &BTreeSet<String>, hub: &mut Hub) {
     show::step("what conflicted, and who won");
     let row = concurrent.different.iter().find(|(row, _)| !touched.contains(row) && exists(hub, row));
     if let Some((row, column)) = row {
@@ -291,7 +292,7 @@ fn conflicts(dataset: &Dataset, concurrent: &Concurrent, touched: &BTreeSet<Stri
             "Two authors wrote one cell, neither knowing of the other. The greatest stamp wins: the lamport (logical time), \
              then the peer's name:",
         );
-        history(dataset, hub, row, Some(column));
+        history(hub, row, Some(column));
     }
     let deleted = concurrent.delete_and_edit.iter().find(|row| !touched.contains(*row));
     if let Some(row) = deleted {
@@ -299,7 +300,7 @@ fn conflicts(dataset: &Dataset, concurrent: &Concurrent, touched: &BTreeSet<Stri
             "One author deleted a row, another, who did not know, edited it. An edit changes a row and does not make one: \
              the row stays gone until somebody inserts it again. The last events of the row:",
         );
-        history(dataset, hub, row, None);
+        history(hub, row, None);
     }
     let clerks: Vec<String> = touched.iter().cloned().collect();
     let beaten = "SELECT w.row_id, w.\"column\" FROM unnest($1::text[]) AS row_id, \
@@ -309,7 +310,7 @@ fn conflicts(dataset: &Dataset, concurrent: &Concurrent, touched: &BTreeSet<Stri
                        WHERE h.\"column\" = w.\"column\") BETWEEN 4 AND 9 LIMIT 1";
     if let Some(found) = hub.client.query_opt(beaten, &[&clerks]).expect("the clerks' rows") {
         show::text("Authors and clerks of several hubs wrote one cell. The greatest stamp wins, on every hub:");
-        history(dataset, hub, found.get(0), Some(found.get(1)));
+        history(hub, found.get(0), Some(found.get(1)));
     }
 }
 
@@ -318,7 +319,7 @@ fn exists(hub: &mut Hub, row: &str) -> bool {
 }
 
 /// What `crdt.history` says of a row: its last lines, of one column if one is given.
-fn history(_dataset: &Dataset, hub: &mut Hub, row: &str, column: Option<&str>) {
+fn history(hub: &mut Hub, row: &str, column: Option<&str>) {
     show::typed(&format!("SELECT lamport, peer, counter, operation, \"column\", value, winner"));
     show::typed(&format!(
         "FROM crdt.history('offices', '{row}'){};",
@@ -345,25 +346,21 @@ fn history(_dataset: &Dataset, hub: &mut Hub, row: &str, column: Option<&str>) {
     show::table(&head, &rows.collect::<Vec<_>>());
 }
 
-fn sizes(dataset: &Dataset, filled: &mut [Filled]) {
+fn sizes(written: &Written, filled: &mut [Filled]) {
     show::step("sizes");
-    let values: String = dataset.columns.iter().map(|c| format!(" + coalesce(octet_length({c}), 0)")).collect();
-    let log = "SELECT coalesce(sum(octet_length(ops) + coalesce(octet_length(deps), 0)), 0)::bigint \
-               FROM crdt.event_run AS r WHERE r.doc = ";
     let mut rows = vec![];
     for f in filled.iter_mut() {
-        let hub = &mut f.hub;
-        let doc = hub.doc;
-        rows.push(vec![
-            hub.name.to_owned(),
-            number(hub.number("SELECT count(*) FROM offices")),
-            size(hub.number(&format!("SELECT sum(octet_length(row_key){values})::bigint FROM offices"))),
-            number(hub.number(&format!(
-                "SELECT sum(counter_end - counter_start + 1)::bigint FROM crdt.event_run WHERE doc = {doc}"
-            ))),
-            number(hub.number(&format!("SELECT count(*) FROM crdt.event_run WHERE doc = {doc}"))),
-            size(hub.number(&format!("{log}{doc}"))),
-        ]);
+        let doc = f.hub.doc;
+        let mut of = |column: &str| f.hub.number(&format!("SELECT {column}::bigint FROM crdt.docs WHERE doc = {doc}"));
+        let (events, runs, peers, bytes) = (of("events"), of("runs"), of("peers"), of("bytes"));
+        let table = f.hub.number("SELECT pg_relation_size('offices')");
+        rows.push(vec![f.hub.name.to_owned(), number(events), number(peers), number(runs), size(bytes), size(table)]);
     }
-    show::table(&["hub", "rows", "values shown", "events", "runs", "operations in the log"], &rows);
+    show::table(&["hub", "events", "peers", "runs", "log (operations)", "the table itself"], &rows);
+    show::text(&format!(
+        "The authors alone wrote {} cells; their values have {} bytes of text. The log keeps every value that ever was, \
+         with its row, column, author and logical time.",
+        number(written.cells),
+        size(written.bytes),
+    ));
 }

@@ -11,6 +11,8 @@ pub enum Space {
     Stripe(u16),
     /// `(peer)`: who pushes as this peer.
     Peer,
+    /// `(doc)`: who merges pages of row keys.
+    Pages,
 }
 
 impl Space {
@@ -19,6 +21,7 @@ impl Space {
             Space::Slot(n) => n,
             Space::Stripe(n) => 0x4000 | n,
             Space::Peer => 0x8000,
+            Space::Pages => 0x8001,
         }
     }
 }

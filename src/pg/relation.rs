@@ -342,6 +342,12 @@ impl Row<'_> {
         self.bytes(attno).map(|b| String::from_utf8_lossy(&b).into_owned())
     }
 
+    /// Deletes the row. Nobody else may be about to.
+    pub fn delete(&self, rel: &Relation) {
+        // SAFETY: the slot holds a row of this relation, which is open with a lock that allows writing.
+        unsafe { pg_sys::simple_heap_delete(rel.raw, &raw mut (*self.slot).tts_tid) }
+    }
+
     /// The transaction that wrote the row; `FrozenTransactionId` (2) when that was so long ago that the number may have
     /// been used again.
     pub fn xmin(&self) -> u32 {
@@ -381,7 +387,8 @@ impl<'r> Inserter<'r> {
             pg_sys::CurrentMemoryContext = context;
             let estate = pg_sys::CreateExecutorState();
             let info = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast();
-            pg_sys::InitResultRelInfo(info, rel.raw, 1, std::ptr::null_mut(), 0);
+            // No range table, so no place in it: whoever describes a row that a constraint refuses would look there.
+            pg_sys::InitResultRelInfo(info, rel.raw, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(info, false);
             let slot = pg_sys::MakeSingleTupleTableSlot((*rel.raw).rd_att, &raw const pg_sys::TTSOpsVirtual);
             pg_sys::CurrentMemoryContext = saved;

@@ -202,6 +202,12 @@ impl Drop for ActiveSnapshot {
     }
 }
 
+/// Makes our own writes visible to what follows.
+pub fn command_counter_increment() {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::CommandCounterIncrement() }
+}
+
 /// Waits until the commit of `xid` is on disk, if it has not been yet. Does nothing on a standby.
 pub fn flush_commit(xid: u32) {
     // SAFETY: the clog is asked only for ids it still holds.
