@@ -24,7 +24,7 @@ const TABLES: [(&str, &str, &[&str], &str); 4] = [
 /// Shows it.
 pub fn show(cluster: &Cluster) {
     show::part("Part 2. pgbench's bank, and a second database that follows it");
-    let (mut first, mut second) = (Hub::create(cluster, "a"), Hub::create(cluster, "b"));
+    let (mut first, mut second) = (Hub::create(cluster, "bank1"), Hub::create(cluster, "bank2"));
     create_tables(cluster, &mut first, &mut second);
     track(&mut first, true);
     track(&mut second, false);
@@ -37,7 +37,7 @@ fn create_tables(cluster: &Cluster, first: &mut Hub, second: &mut Hub) {
     show::step("two databases");
     cluster.run("pgbench", &["-i", "-q", "-s", "1", &first.database]);
     cluster.run("pgbench", &["-i", "-q", "-s", "1", "-I", "dtp", &second.database]);
-    show::text("Database a: pgbench -i -s 1, 100,000 accounts. Database b: the same tables, empty.");
+    show::text("Database bank1: pgbench -i -s 1, 100,000 accounts. Database bank2: the same tables, empty.");
 }
 
 /// `crdt.track` of all four tables; the last one needs a key first.
@@ -81,7 +81,8 @@ fn copy_all(first: &mut Hub, second: &mut Hub) {
     let (events, bytes) = second.fetch_from(first, |events| progress.at(events, &number(events)));
     let time = progress.done();
     show::text(&format!(
-        "{} events, {} on the wire, pulled from a and pushed into b in {}: {} events/s.",
+        "{} events, {} on the wire, pulled from bank1 and pushed into bank2 in {}: {} events/s. (pgbench fills its rows with \
+         numbers in a row and equal values: columns that take next to nothing.)",
         number(events),
         size(bytes),
         seconds(time),
@@ -98,7 +99,7 @@ struct Followed {
 
 /// pgbench on the first, while the second follows.
 fn run(cluster: &Cluster, mut first: Hub, second: Hub) -> (Hub, Hub) {
-    show::step("the bank at work, and b follows");
+    show::step("bank1 at work, and bank2 follows");
     let stop = Arc::new(AtomicBool::new(false));
     let follower = follow(cluster, &first, second, stop.clone());
     let load = cluster.command("pgbench");
@@ -123,8 +124,8 @@ fn run(cluster: &Cluster, mut first: Hub, second: Hub) -> (Hub, Hub) {
     let transactions = first.number("SELECT count(*) FROM pgbench_history");
     show::text(&format!(
         "pgbench -c {CLIENTS} -T {SECONDS}, its standard transaction (three UPDATEs, one SELECT, one INSERT): {} transactions, \
-         {}/s. b asked a {} times, every {} ms, and took {} events ({} on the wire); its slowest round took {}. When \
-         pgbench ended, b was even with a {} later.",
+         {}/s. bank2 asked bank1 {} times, every {} ms, and took {} events ({} on the wire); its slowest round took {}. \
+         When pgbench ended, bank2 was even {} later.",
         number(transactions),
         rate(transactions, took),
         number(followed.rounds),

@@ -320,7 +320,7 @@ fn exists(hub: &mut Hub, row: &str) -> bool {
 
 /// What `crdt.history` says of a row: its last lines, of one column if one is given.
 fn history(hub: &mut Hub, row: &str, column: Option<&str>) {
-    show::typed(&format!("SELECT lamport, peer, counter, operation, \"column\", value, winner"));
+    show::typed("SELECT lamport, peer, counter, operation, \"column\", value, winner");
     show::typed(&format!(
         "FROM crdt.history('offices', '{row}'){};",
         match column {
