@@ -10,8 +10,8 @@ use postgres::{Client, Error, GenericClient};
 /// Everything: no page is larger.
 const ALL: u64 = u32::MAX as u64;
 
-/// Lets no number of operations stop a page.
-const NO_ID: &str = "the suite's own";
+/// Who asks, in requests. Events have their own authors.
+const ASKER: &str = "the suite's own";
 
 /// What a hub's table `t` does on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl Place {
 
     /// Pushes a batch, in JSON or binary.
     pub fn push(&self, client: &mut impl GenericClient, batch: Batch, in_binary: bool) -> Result<Receipt, Refusal> {
-        let request = PushRequest { peer_id: NO_ID.into(), batch, frontier: vec![] };
+        let request = PushRequest { peer_id: ASKER.into(), batch, frontier: vec![] };
         let limits = Limits::default();
         let answer = if in_binary {
             let bytes = binary::encode_push(&request).expect("a request");
@@ -200,7 +200,7 @@ impl Place {
     ) -> Result<PullResponse, Refusal> {
         let limits = Limits::default();
         let request =
-            PullRequest { peer_id: Some(NO_ID.into()), known: known.clone(), limit: Some(limit), accept: vec![] };
+            PullRequest { peer_id: Some(ASKER.into()), known: known.clone(), limit: Some(limit), accept: vec![] };
         let page = if in_binary {
             let bytes = binary::encode_pull(&request).expect("a request");
             let row = client.query_one("SELECT crdt.pull_binary($1, $2)", &[&self.doc, &bytes]).map_err(refusal)?;

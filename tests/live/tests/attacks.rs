@@ -216,3 +216,48 @@ fn eight_serializable_clients_on_rows_of_their_own_do_not_disturb_each_other() {
     assert!(failures <= 8, "{failures} of 400 transactions failed");
     assert_eq!(rows(&mut client, "SELECT count(*) FROM crdt.verify('t')"), ["0"]);
 }
+
+#[test]
+fn a_statement_that_runs_out_of_memory_fails_alone() {
+    let cluster = Cluster::shared();
+    let database = prepare(cluster, "memory");
+    let mut client = cluster.connect(&database);
+    client
+        .batch_execute("INSERT INTO t SELECT i, repeat(md5(i::text), 94) FROM generate_series(1, 30000) AS i")
+        .unwrap();
+    limit_memory(&mut client, 60 << 20);
+    // New keys are held back until all old ones are gone.
+    expect_error(client.batch_execute("UPDATE t SET id = id + 1000000"), "53200");
+    client.batch_execute("UPDATE t SET v = v || 'x'").unwrap();
+    client.batch_execute("INSERT INTO t VALUES (0, 'after')").unwrap();
+    let mut other = cluster.connect(&database);
+    assert_eq!(rows(&mut other, "SELECT count(*), min(id), max(id) FROM t"), ["30001|0|30000"]);
+    assert_eq!(cluster.crashes(), Vec::<String>::new());
+}
+
+/// Lets a session's process take so many more bytes and no more.
+fn limit_memory(client: &mut Client, more: u64) {
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let (theirs, ours) = (process_status(&pid.to_string()), process_status("self"));
+    let bytes = status_field(&theirs, "VmSize:").parse::<u64>().unwrap() * 1024 + more;
+    let (user, group) = (status_field(&theirs, "Uid:"), status_field(&theirs, "Gid:"));
+    // A process may lower the limits of its own user's processes; root without all its rights has to become that user.
+    let mut command = if user == status_field(&ours, "Uid:") {
+        std::process::Command::new("prlimit")
+    } else {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &group, "--clear-groups", "prlimit"]);
+        command
+    };
+    let done = command.args(["--pid", &pid.to_string(), &format!("--as={bytes}")]).status();
+    assert!(done.is_ok_and(|status| status.success()), "cannot limit the memory of process {pid}");
+}
+
+fn process_status(pid: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap()
+}
+
+fn status_field(status: &str, name: &str) -> String {
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in:\n{status}"));
+    line.split_whitespace().nth(1).unwrap().to_owned()
+}

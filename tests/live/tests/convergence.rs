@@ -1,7 +1,7 @@
 //! The engine's convergence suite with a PostgreSQL among the replicas: plain SQL, pushes and pulls in random schedules
 //! with partitions, losses, doubles, late and re-cut runs; then all must be equal and right.
 //!
-//! `CRDT_SCHEDULES=n` sets how many schedules, `CRDT_SEED=s` replays one, `CRDT_TRACE=1` tells what the hub is told.
+//! `CRDT_SCHEDULES=n` sets how many schedules, `CRDT_FIRST=s` the first one's seed, `CRDT_SEED=s` replays one, `CRDT_TRACE=1` tells what the hub is told.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,14 +111,14 @@ fn is_rivalry(state: &str) -> bool {
 fn random_write(rng: &mut Rng, stamp: i64) -> Write {
     let tbl = if rng.chance(80) { "t" } else { "s" };
     let row = *rng.pick(&["1", "1", "2", "4"]);
-    let cols = ["x", "y", "d", "u"];
+    const COLS: [&str; 4] = ["x", "y", "d", "u"];
     match rng.below(10) {
         0..4 => {
-            let chosen = cols.into_iter().enumerate().filter(|_| rng.chance(35));
+            let chosen = COLS.into_iter().enumerate().filter(|_| rng.chance(35));
             Write::Insert(tbl, row, chosen.map(|(i, col)| (col, stamp + i as i64)).collect())
         }
         4..6 => Write::Delete(tbl, row),
-        _ => Write::Update(tbl, row, *rng.pick(&cols), stamp),
+        _ => Write::Update(tbl, row, rng.pick::<&str>(&COLS), stamp),
     }
 }
 
@@ -351,4 +351,59 @@ fn writers_at_once_converge() {
     }
     println!("{done} runs of writers at once, {events} events, in {:?}", start.elapsed());
     assert_eq!(cluster.crashes(), Vec::<String>::new());
+}
+
+/// A transaction writes, another one is prepared, which makes everybody read the heads again, and the first one writes
+/// once more: what it wrote before must not become a head for others, since it may be rolled back.
+#[test]
+fn nobody_builds_on_what_is_rolled_back() {
+    let cluster = Cluster::shared();
+    let database = cluster.create_database("rolled_back");
+    let (mut one, mut two) = (cluster.connect(&database), cluster.connect(&database));
+    let place = Place::make(&mut one, "h", "m", Nature::Plain, true);
+    let sql = |write| place.sql(&write);
+    one.batch_execute(&format!("BEGIN; {}", sql(Write::Insert("s", "1", vec![("x", 1)])))).unwrap();
+    two.batch_execute(&format!("BEGIN; {} PREPARE TRANSACTION 'p';", sql(Write::Insert("t", "1", vec![])))).unwrap();
+    one.batch_execute(&sql(Write::Update("s", "1", "x", 2))).unwrap();
+    two.batch_execute(&sql(Write::Insert("t", "2", vec![]))).unwrap();
+    one.batch_execute("ROLLBACK").unwrap();
+    two.batch_execute("COMMIT PREPARED 'p'").unwrap();
+    two.batch_execute(&sql(Write::Insert("t", "3", vec![]))).unwrap();
+    place.check(&mut two, &mut Rng::new(1)).unwrap();
+}
+
+/// Events of two peers that the hub has not heard of, in one push, one made on top of the other.
+#[test]
+fn deps_on_a_peer_as_new_are_kept() {
+    let cluster = Cluster::shared();
+    let database = cluster.create_database("new_peers");
+    let mut client = cluster.connect(&database);
+    let place = Place::make(&mut client, "h", "m", Nature::Plain, true);
+    let (mut first, mut second) = (memory("z", Will::None), memory("a", Will::None));
+    first.write(&[Write::Insert("t", "1", vec![("x", 1)])]).unwrap();
+    second.push(first.pull(&Versions::new(), usize::MAX).unwrap().batch, true).unwrap();
+    second.write(&[Write::Update("t", "1", "x", 2)]).unwrap();
+    let all = second.pull(&Versions::new(), usize::MAX).unwrap().batch;
+    place.push(&mut client, all, false).unwrap();
+    assert_eq!(place.frontier(&mut client), second.frontier());
+}
+
+/// `ON CONFLICT DO UPDATE` and MERGE fire several statement triggers, and a trigger's own writes concern each of them.
+#[test]
+fn upserts_and_merges_are_captured_with_what_triggers_make_of_them() {
+    let cluster = Cluster::shared();
+    let database = cluster.create_database("upserts");
+    let mut client = cluster.connect(&database);
+    let place = Place::make(&mut client, "h", "m", Nature::Nested, false);
+    for sql in [
+        "INSERT INTO h.t (id, u) VALUES ('1', 113) ON CONFLICT (id) DO UPDATE SET u = excluded.u",
+        "INSERT INTO h.t (id, x, u) VALUES ('1', 5, 7), ('2', 6, 8) ON CONFLICT (id) DO UPDATE SET u = excluded.u, x = 9",
+        "MERGE INTO h.t USING (VALUES ('1', 20), ('3', 30)) AS n (id, x) ON t.id = n.id
+         WHEN MATCHED THEN UPDATE SET x = n.x, u = 0 WHEN NOT MATCHED THEN INSERT (id, x, u) VALUES (n.id, n.x, 0)",
+        "MERGE INTO h.t USING (VALUES (1, '1'), (2, '9')) AS n (n, id) ON t.id = n.id
+         WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (id, x) VALUES ('1', 40)",
+    ] {
+        client.batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        place.check(&mut client, &mut Rng::new(1)).unwrap_or_else(|what| panic!("{sql}: {what}"));
+    }
 }
