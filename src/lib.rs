@@ -7,18 +7,21 @@
 //! |---|---|
 //! | [`pg`] | everything unsafe: PostgreSQL's memory, in and out |
 //! | [`error`] | errors with their SQLSTATEs |
+//! | [`functions`] | the functions that SQL sees |
 //! | [`catalog`] | docs, peers, tracked tables |
 //! | [`docstate`] | what sessions share in memory |
+//! | [`track`] and [`ddl`] | docs and tracked tables; partitions that come and go |
 //! | [`capture`] | plain SQL into operations |
 //! | [`flush`] | operations into the log at commit |
-//! | [`store`] | the log |
-//! | [`committed`] | the log as others may see it |
-//! | [`pager`] | runs above a version, in whole transactions |
-//! | [`pull`] | what a replica does not have |
-//! | [`history`] | what happened to a row |
-//! | [`verify`] | where table and log disagree, and what to do then |
-//! | [`sync`] | frontier, version, and questions about versions |
-//! | [`apply`] | row patches into rows |
+//! | [`store`] and [`keys`] | the log; which runs touch which rows |
+//! | [`push`] and [`seen`] | events from outside; requests that were accepted before |
+//! | [`ingest`] | a batch into a doc, all or nothing |
+//! | [`materialize`] | what a batch does to rows |
+//! | [`apply`] and [`generic`] | row patches into rows, of tables and of docs |
+//! | [`derive`] | what tables made of them, as events |
+//! | [`committed`] and [`pager`] | the log as others may see it |
+//! | [`pull`] and [`sync`] | what a replica does not have; how versions stand to each other |
+//! | [`history`], [`verify`] and [`repair`] | what happened to a row; where table and log disagree |
 #![deny(unsafe_code)]
 
 #[cfg(not(panic = "unwind"))]
