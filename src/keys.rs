@@ -24,13 +24,14 @@ const LAST_TIER: i64 = 4;
 /// A set's number is its tier, then the next of a sequence.
 const TIER_SHIFT: u32 = 56;
 
-/// One row touched by one run.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    hash: i64,
-    peer: i32,
-    /// The run's first counter.
-    counter: u64,
+/// One row touched by one run: the row's hash, and the run as an index of those of its [`Entries`].
+type Entry = (i64, u32);
+
+/// Entries and the runs they name, as `(peer, first counter)`.
+#[derive(Default)]
+struct Entries {
+    runs: Vec<(i32, u64)>,
+    of: Vec<Entry>,
 }
 
 /// Indexes the rows of runs that have just been appended.
@@ -40,40 +41,46 @@ pub fn index(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> 
     if count == 0 {
         return Ok(());
     }
-    let entries = several().flat_map(|run| {
-        run.keys.iter().map(|hash| Entry { hash: *hash, peer: author.peer, counter: run.counter_start })
-    });
     if count <= SMALL {
         let rel = Relation::open(names.key, Lock::RowExclusive);
         let mut inserter = Inserter::new(&rel);
-        for entry in entries {
-            inserter.insert(&[
-                Field::I64(author.doc),
-                Field::I64(entry.hash),
-                Field::I32(entry.peer),
-                Field::I64(entry.counter as i64),
-            ]);
+        for run in several() {
+            for hash in &run.keys {
+                inserter.insert(&[
+                    Field::I64(author.doc),
+                    Field::I64(*hash),
+                    Field::I32(author.peer),
+                    Field::I64(run.counter_start as i64),
+                ]);
+            }
         }
         return Ok(());
     }
-    let mut entries: Vec<Entry> = entries.collect();
-    entries.sort_unstable();
+    let mut entries = Entries { runs: Vec::new(), of: Vec::with_capacity(count) };
+    for run in several() {
+        let at = entries.runs.len() as u32;
+        entries.runs.push((author.peer, run.counter_start));
+        entries.of.extend(run.keys.iter().map(|hash| (*hash, at)));
+    }
     let pages = Relation::open(names.page, Lock::RowExclusive);
-    write_set(names, &pages, author.doc, 0, &entries);
+    write_set(names, &pages, author.doc, 0, &mut entries);
     merge_tiers(names, &pages, author.doc)
 }
 
-/// Writes sorted entries as a set of pages.
-fn write_set(names: &Names, pages: &Relation, doc: i64, tier: i64, entries: &[Entry]) {
+/// Writes entries as a set of pages, sorted.
+fn write_set(names: &Names, pages: &Relation, doc: i64, tier: i64, entries: &mut Entries) {
+    // Each run's keys, or each set's, are in order already: a sort that merges what it finds sorted is the faster one.
+    entries.of.sort();
     let set = tier << TIER_SHIFT | relation::next_value(names.page_seq);
     let mut inserter = Inserter::new(pages);
-    for (part, chunk) in entries.chunks(PAGE_ENTRIES).enumerate() {
+    let mut slots = Slots::new(entries.runs.len());
+    for (part, chunk) in entries.of.chunks(PAGE_ENTRIES).enumerate() {
         inserter.insert(&[
             Field::I64(doc),
             Field::I64(set),
-            Field::I64(chunk[0].hash),
+            Field::I64(chunk[0].0),
             Field::I32(part as i32),
-            Field::Bytes(&encode_page(chunk)),
+            Field::Bytes(&encode_page(chunk, &entries.runs, &mut slots)),
         ]);
     }
 }
@@ -86,24 +93,24 @@ fn merge_tiers(names: &Names, pages: &Relation, doc: i64) -> Result<()> {
             return Ok(());
         }
         xact::command_counter_increment();
-        let mut entries = Vec::new();
+        let mut entries = Entries::default();
         for set in sets_of(names, pages, doc, Some(tier), Snapshot::Committed) {
             take_set(names, pages, doc, set, &mut entries)?;
         }
-        entries.sort_unstable();
-        write_set(names, pages, doc, tier + 1, &entries);
+        write_set(names, pages, doc, tier + 1, &mut entries);
     }
     Ok(())
 }
 
 /// Reads a set's entries and deletes its pages. Readers of pages use a snapshot, so they see it until we commit.
-fn take_set(names: &Names, pages: &Relation, doc: i64, set: i64, into: &mut Vec<Entry>) -> Result<()> {
+fn take_set(names: &Names, pages: &Relation, doc: i64, set: i64, into: &mut Entries) -> Result<()> {
     let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set))];
+    let mut known = FxHashMap::default();
     let mut scan = IndexScan::new(pages, names.page_pkey, Snapshot::Committed, &keys, false);
     while let Some(row) = scan.next_row() {
         entry::check_interrupts();
         let page = row.bytes(5).unwrap_or_default();
-        Page::read(&page).and_then(|p| p.all(into)).ok_or_else(malformed)?;
+        Page::read(&page).and_then(|p| p.all(into, &mut known)).ok_or_else(malformed)?;
         row.delete(pages);
     }
     Ok(())
@@ -185,27 +192,43 @@ fn search_set(
     Ok(())
 }
 
+/// Which of a page's runs a run is, for one page after the other.
+struct Slots {
+    page: u32,
+    /// By run: the page it was last met on, and its place there.
+    of: Vec<(u32, u16)>,
+}
+
+impl Slots {
+    fn new(runs: usize) -> Slots {
+        Slots { page: 0, of: vec![(0, 0); runs] }
+    }
+}
+
 /// A page: its runs (peer, first counter), then sorted hashes of 8 bytes, then for each the index of its run in 2.
-fn encode_page(entries: &[Entry]) -> Vec<u8> {
-    let mut index: FxHashMap<(i32, u64), u16> = FxHashMap::default();
+fn encode_page(entries: &[Entry], of: &[(i32, u64)], slots: &mut Slots) -> Vec<u8> {
+    slots.page += 1;
+    let mut count = 0u16;
     let mut runs = Vec::new();
-    for entry in entries {
-        let next = index.len() as u16;
-        index.entry((entry.peer, entry.counter)).or_insert_with(|| {
-            put_varint(&mut runs, entry.peer as u64);
-            put_varint(&mut runs, entry.counter);
-            next
-        });
+    for (_, run) in entries {
+        let slot = &mut slots.of[*run as usize];
+        if slot.0 != slots.page {
+            *slot = (slots.page, count);
+            count += 1;
+            let (peer, counter) = of[*run as usize];
+            put_varint(&mut runs, peer as u64);
+            put_varint(&mut runs, counter);
+        }
     }
     let mut out = Vec::with_capacity(entries.len() * 10 + runs.len() + 8);
-    put_varint(&mut out, index.len() as u64);
+    put_varint(&mut out, u64::from(count));
     out.extend_from_slice(&runs);
     put_varint(&mut out, entries.len() as u64);
-    for entry in entries {
-        out.extend_from_slice(&entry.hash.to_le_bytes());
+    for (hash, _) in entries {
+        out.extend_from_slice(&hash.to_le_bytes());
     }
-    for entry in entries {
-        out.extend_from_slice(&index[&(entry.peer, entry.counter)].to_le_bytes());
+    for (_, run) in entries {
+        out.extend_from_slice(&slots.of[*run as usize].1.to_le_bytes());
     }
     out
 }
@@ -256,11 +279,19 @@ impl<'p> Page<'p> {
         Some(())
     }
 
-    /// Adds all entries.
-    fn all(&self, into: &mut Vec<Entry>) -> Option<()> {
+    /// Adds all entries. `known` finds runs that are in `into` already.
+    fn all(&self, into: &mut Entries, known: &mut FxHashMap<(i32, u64), u32>) -> Option<()> {
+        let places: Vec<u32> = (self.runs.iter())
+            .map(|run| {
+                *known.entry(*run).or_insert_with(|| {
+                    into.runs.push(*run);
+                    into.runs.len() as u32 - 1
+                })
+            })
+            .collect();
         for i in 0..self.len() {
-            let (peer, counter) = self.run(i)?;
-            into.push(Entry { hash: self.hash(i), peer, counter });
+            let slot = u16::from_le_bytes([self.of[i * 2], self.of[i * 2 + 1]]);
+            into.of.push((self.hash(i), *places.get(slot as usize)?));
         }
         Some(())
     }
@@ -270,30 +301,47 @@ impl<'p> Page<'p> {
 mod tests {
     use super::*;
 
+    fn page_of(entries: &Entries) -> Vec<u8> {
+        encode_page(&entries.of, &entries.runs, &mut Slots::new(entries.runs.len()))
+    }
+
     #[test]
     fn a_page_gives_back_what_it_was_made_of() {
-        let mut entries: Vec<Entry> = (0..299)
-            .map(|i: i64| Entry { hash: (i % 70 - 30) * 1_000_003, peer: (i % 3) as i32, counter: i as u64 })
-            .collect();
-        entries.sort_unstable();
-        let bytes = encode_page(&entries);
+        let runs: Vec<(i32, u64)> = (0..40).map(|i| (i % 3, 1000 * i as u64)).collect();
+        let of = (0..299).map(|i: i64| ((i % 70 - 30) * 1_000_003, (i % 40) as u32));
+        let mut entries = Entries { runs, of: of.collect() };
+        entries.of.sort_unstable();
+        let bytes = page_of(&entries);
         let page = Page::read(&bytes).expect("well-formed");
-        let mut all = Vec::new();
-        page.all(&mut all).expect("well-formed");
-        assert!(all == entries);
+        let (mut all, mut known) = (Entries::default(), FxHashMap::default());
+        page.all(&mut all, &mut known).expect("well-formed");
+        let plain = |e: &Entries| -> Vec<(i64, (i32, u64))> {
+            e.of.iter().map(|(hash, run)| (*hash, e.runs[*run as usize])).collect()
+        };
+        assert_eq!(plain(&all), plain(&entries));
         for hash in [-30 * 1_000_003, 0, 39 * 1_000_003, 1, i64::MIN, i64::MAX] {
             let mut runs = Vec::new();
             page.find(hash, &mut runs).expect("well-formed");
             let meant: Vec<(i32, u64)> =
-                entries.iter().filter(|e| e.hash == hash).map(|e| (e.peer, e.counter)).collect();
+                plain(&entries).into_iter().filter(|(h, _)| *h == hash).map(|(_, run)| run).collect();
             assert_eq!(runs, meant);
         }
     }
 
     #[test]
+    fn a_run_has_a_place_of_its_own_on_each_page() {
+        let entries = Entries { runs: vec![(1, 5), (2, 6)], of: vec![(3, 1), (4, 0), (9, 0)] };
+        let mut slots = Slots::new(2);
+        for (chunk, meant) in [(&entries.of[..2], (2, 6)), (&entries.of[2..], (1, 5))] {
+            let bytes = encode_page(chunk, &entries.runs, &mut slots);
+            let page = Page::read(&bytes).expect("well-formed");
+            assert_eq!(page.run(0), Some(meant));
+        }
+    }
+
+    #[test]
     fn a_cut_page_is_refused_and_not_read_past() {
-        let entries = [Entry { hash: 5, peer: 1, counter: 9 }, Entry { hash: 7, peer: 2, counter: 1 << 40 }];
-        let bytes = encode_page(&entries);
+        let bytes = page_of(&Entries { runs: vec![(1, 9), (2, 1 << 40)], of: vec![(5, 0), (7, 1)] });
         for end in 0..bytes.len() {
             assert!(Page::read(&bytes[..end]).is_none(), "{end}");
         }
@@ -301,9 +349,8 @@ mod tests {
 
     #[test]
     fn the_largest_page_fits_a_heap_page() {
-        let worst: Vec<Entry> = (0..PAGE_ENTRIES)
-            .map(|i| Entry { hash: i as i64, peer: i32::MAX - i as i32, counter: (1 << 53) - 1 - i as u64 })
-            .collect();
-        assert!(encode_page(&worst).len() < 8000, "{}", encode_page(&worst).len());
+        let runs = (0..PAGE_ENTRIES).map(|i| (i32::MAX - i as i32, (1 << 53) - 1 - i as u64)).collect();
+        let worst = Entries { runs, of: (0..PAGE_ENTRIES).map(|i| (i as i64, i as u32)).collect() };
+        assert!(page_of(&worst).len() < 8000, "{}", page_of(&worst).len());
     }
 }

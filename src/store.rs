@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys::Oid;
 use rustc_hash::FxHashMap;
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crdt_engine::ops::OpBuf;
 use crdt_engine::{Limits, OpRef, codec};
@@ -58,11 +58,7 @@ pub struct RunHead {
 
 /// The hash by which rows are found in the log: stable, it is stored.
 pub fn row_hash(tbl: &str, row: &str) -> i64 {
-    let mut hasher = Xxh3Default::new();
-    hasher.update(tbl.as_bytes());
-    hasher.update(&[0]);
-    hasher.update(row.as_bytes());
-    hasher.digest() as i64
+    xxh3_64_with_seed(row.as_bytes(), xxh3_64(tbl.as_bytes())) as i64
 }
 
 /// Where a run that starts at operation `from` ends.
