@@ -21,12 +21,6 @@ SELECT crdt.track('k_array', :doc);
 CREATE DOMAIN amount AS numeric;
 CREATE TABLE k_domain (id int, a amount, PRIMARY KEY (id, a));
 SELECT crdt.track('k_domain', :doc);
-CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-CREATE TABLE k_loose (a text COLLATE loose PRIMARY KEY);
-SELECT crdt.track('k_loose', :doc);
-CREATE EXTENSION citext;
-CREATE TABLE k_citext (a citext PRIMARY KEY);
-SELECT crdt.track('k_citext', :doc);
 CREATE TABLE k_generated (a int, b int GENERATED ALWAYS AS (a + 1) STORED PRIMARY KEY);
 SELECT crdt.track('k_generated', :doc);
 CREATE UNLOGGED TABLE unlogged (a int PRIMARY KEY);
@@ -86,12 +80,10 @@ SELECT crdt.doc_insert(:doc, 'k_time', '["1"]', '{}');
 SELECT crdt.untrack('fine');
 SELECT crdt.untrack('fine');
 INSERT INTO fine VALUES (1);
-DROP TABLE keyless, later, k_numeric, k_float, k_interval, k_jsonb, k_timetz, k_array, k_domain, k_loose, k_citext, k_generated,
+DROP TABLE keyless, later, k_numeric, k_float, k_interval, k_jsonb, k_timetz, k_array, k_domain, k_generated,
     unlogged, heir, parent, fine, other, k_time;
 DROP VIEW a_view;
 DROP MATERIALIZED VIEW a_matview;
 DROP FOREIGN DATA WRAPPER nothing CASCADE;
 DROP SEQUENCE a_sequence;
 DROP DOMAIN amount;
-DROP COLLATION loose;
-DROP EXTENSION citext;

@@ -34,7 +34,7 @@ INSERT INTO a (id,d,ti,titz,ts,tstz,iv,u,bi,vb,ine,ci,ma,ma8) VALUES
  (12,'0044-03-15 BC','00:00:00.000001','00:00-15','0044-03-15 BC','1850-01-01 00:00:00.000001+01','-1 day',null,'000','1010101','::1/128','::/0',null,null),
  (13,'5874897-12-31','23:59:59.999999','00:00+15','294276-12-31 23:59:59.999999','-infinity','-178000000 years',null,null,null,'10.1.2.3/8',null,null,null);
 INSERT INTO a (id,js,jb,jp,xm,tv,tq) VALUES
- (21,' { "b" : 1,  "a": [1.10, 1e3 ] , "a":2}','{"b": 1.10, "a": [1, null, "x", {"c": 1e400}]}','$."a"[*]?(@."b" > 1)','<a> x &amp; </a>','''a b'':1A,2 c','a & !(b | c:*)'),
+ (21,' { "b" : 1,  "a": [1.10, 1e3 ] , "a":2}','{"b": 1.10, "a": [1, null, "x", {"c": 1e400}]}','$."a"[*]?(@."b" > 1)',null,'''a b'':1A,2 c','a & !(b | c:*)'),
  (22,'null','null','strict $',null,'',''),
  (23,'"s"','"s"',null,null,null,null),
  (24,'1.10','1.10',null,null,null,null),
@@ -46,6 +46,8 @@ INSERT INTO a (id,js,jb,jp,xm,tv,tq) VALUES
  (30,'12345678901234567890','12345678901234567890',null,null,null,null),
  (31,'"\u00e9 \" \\ \/ "','"\u00e9 \" \\ \/ "',null,null,null,null),
  (32,'-0','-0',null,null,null,null),(33,'1e5','1e5',null,null,null,null),(34,'9007199254740993','9007199254740993',null,null,null,null),(35,'0.1','0.1',null,null,null,null),(36,'1.0','1.0',null,null,null,null),(37,'""','""',null,null,null,null),(38,'1e-7','0.0000001',null,null,null,null),(39,'100000000000000000000000','100000000000000000000000.50',null,null,null,null);
+-- A server built without libxml has no such values.
+UPDATE a SET xm = '<a> x &amp; </a>' WHERE id = 21;
 INSERT INTO a (id,po,li,ls,bo,pa,pg,cir) VALUES (41,'(1.5,-0)','{1,-1,0}','[(0,0),(1,1)]','(1,1),(0,0)','[(0,0),(1,1)]','((0,0),(1,1),(1,0))','<(1,2),3>'),(42,'(NaN,Infinity)','{1,2,3}','[(0.1,1e300),(1e-300,1)]','(3,4),(1,2)','((0,0),(1,1))','((0,0))','<(0,0),0>');
 INSERT INTO a (id,i4r,nr,tr,tzr,dr,i8r,imr,dmr) VALUES (51,'[1,5)','(1.10,2.20]','[2020-01-01,infinity)','["2020-01-01 00:00+01",)','empty','(,)','{[1,2),[5,9)}','{}'),(52,'empty','empty',null,null,'[2020-01-01,2020-02-01)',null,'{}',null);
 CREATE SCHEMA "Other Schema"; CREATE TABLE "Other Schema"."T able" (id int);
