@@ -1,8 +1,8 @@
 //! Which runs touch a row: from the hash of `(table, row id)` to runs.
 //!
 //! A run about one row carries the hash itself. A few rows are entries of a table. Many are pages of sorted entries, one
-//! set of pages a flush; sets are merged by eights into the next tier, as in a log-structured merge tree (O'Neil et al.
-//! 1996), so that a look-up searches few of them and a write pays for its entries a few times in all.
+//! set of pages a flush, in a tier by its size. Sets are merged by eights into the next tier, as in a log-structured merge
+//! tree (O'Neil et al. 1996), so that a look-up searches few of them and a write pays for its entries a few times in all.
 
 use rustc_hash::FxHashMap;
 
@@ -19,8 +19,10 @@ const SMALL: usize = 16;
 const PAGE_ENTRIES: usize = 300;
 /// Sets of a tier that are merged into one of the next.
 const FAN: usize = 8;
-/// Sets of this tier are merged no further: 8^4 flushes' worth, held in memory while they are merged.
-const LAST_TIER: i64 = 4;
+/// Entries that a set of the first tier may have; each further tier's may have [`FAN`] times as many.
+const FIRST_TIER_ENTRIES: usize = 2048;
+/// Sets of this tier are merged no further: what is merged is held in memory, a million entries at most.
+const LAST_TIER: i64 = 3;
 /// A set's number is its tier, then the next of a sequence.
 const TIER_SHIFT: u32 = 56;
 
@@ -63,8 +65,14 @@ pub fn index(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> 
         entries.of.extend(run.keys.iter().map(|hash| (*hash, at)));
     }
     let pages = Relation::open(names.page, Lock::RowExclusive);
-    write_set(names, &pages, author.doc, 0, &mut entries);
+    write_set(names, &pages, author.doc, tier_of(entries.of.len()), &mut entries);
     merge_tiers(names, &pages, author.doc)
+}
+
+/// The tier of a new set: by its size, so that a merge is bounded however much one flush brings.
+fn tier_of(entries: usize) -> i64 {
+    let holds = |tier: &i64| entries <= FIRST_TIER_ENTRIES * FAN.pow(*tier as u32);
+    (0..LAST_TIER).find(holds).unwrap_or(LAST_TIER)
 }
 
 /// Writes entries as a set of pages, sorted.
@@ -94,7 +102,7 @@ fn merge_tiers(names: &Names, pages: &Relation, doc: i64) -> Result<()> {
         }
         xact::command_counter_increment();
         let mut entries = Entries::default();
-        for set in sets_of(names, pages, doc, Some(tier), Snapshot::Committed) {
+        for set in sets_of(names, pages, doc, Some(tier), Snapshot::Committed).into_iter().take(FAN) {
             take_set(names, pages, doc, set, &mut entries)?;
         }
         write_set(names, pages, doc, tier + 1, &mut entries);
@@ -337,6 +345,16 @@ mod tests {
             let page = Page::read(&bytes).expect("well-formed");
             assert_eq!(page.run(0), Some(meant));
         }
+    }
+
+    #[test]
+    fn a_merge_holds_a_million_entries_at_most() {
+        let most = |tier: i64| FIRST_TIER_ENTRIES * FAN.pow(tier as u32);
+        for tier in 0..LAST_TIER {
+            assert_eq!((tier_of(most(tier)), tier_of(most(tier) + 1)), (tier, tier + 1));
+            assert!(FAN * most(tier) <= 1 << 20);
+        }
+        assert_eq!((tier_of(1), tier_of(usize::MAX)), (0, LAST_TIER));
     }
 
     #[test]
