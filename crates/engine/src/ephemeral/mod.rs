@@ -12,10 +12,12 @@
 //! | [`shard`] | registers of one shard: find, write, remove, list |
 //! | [`wheel`] | what expires when |
 //! | [`store`] | all shards together: what changed since a position, what is there |
+//! | [`message`] | registers as JSON, and the messages that tell of changes |
 
 #[cfg(any(test, feature = "testkit"))]
 pub mod audit;
 pub mod block;
+pub mod message;
 pub mod register;
 pub mod shard;
 pub mod store;

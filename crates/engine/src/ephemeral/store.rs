@@ -254,11 +254,16 @@ pub fn since<M: Memory>(
             Ok(true)
         })?;
         if !answered {
-            let found = list(memory, scope, scope_hash, None, now)?;
-            return Ok(Changes { position: until, too_old: true, found });
+            return everything(memory, scope, scope_hash, now);
         }
     }
     Ok(Changes { position: until, too_old: false, found })
+}
+
+/// Everything that is there in a doc, for who has no position or one that is too old.
+pub fn everything<M: Memory>(memory: &M, scope: Scope, scope_hash: u64, now: u64) -> Result<Changes> {
+    let position = memory.position();
+    Ok(Changes { position, too_old: true, found: list(memory, scope, scope_hash, None, now)? })
 }
 
 /// The docs of a database in which something changed after a position, each once, ascending; and the position up to which
