@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+#[cfg(test)]
+mod tests;
+
 use super::store::{Changes, Found, Record};
 use crate::error::{Error, Result};
 use crate::scan::write_string;
