@@ -7,6 +7,7 @@ pub mod entry;
 pub mod executor;
 pub mod function;
 pub mod inval;
+pub mod jsonb;
 pub mod lock;
 pub mod probe;
 pub mod region;
