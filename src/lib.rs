@@ -22,12 +22,14 @@
 //! | [`committed`] and [`pager`] | the log as others may see it |
 //! | [`pull`] and [`sync`] | what a replica does not have; how versions stand to each other |
 //! | [`history`], [`verify`] and [`repair`] | what happened to a row; where table and log disagree |
+//! | [`buckets`] | operations by row, more of them than memory holds |
 #![deny(unsafe_code)]
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must unwind: anything else takes the server down");
 
 mod apply;
+mod buckets;
 mod capture;
 mod catalog;
 mod committed;

@@ -12,6 +12,7 @@ pub mod probe;
 pub mod relation;
 pub mod shmem;
 pub mod spi;
+pub mod spill;
 pub mod trigger;
 pub mod types;
 mod unbound;
