@@ -1,6 +1,6 @@
 //! Operations put into buckets by row. Who compares all of a log with all of a table, row by row, reads each once and then
 //! one bucket after the other: memory holds a bucket, files the rest (the partitioning of a Grace hash join, Kitsuregawa
-//! et al. 1983). The events of one row are always in one bucket.
+//! et al. 1983). A bucket that is too large is split. The events of one row are always in one bucket.
 
 use crdt_engine::ops::OpBuf;
 use crdt_engine::{OpRef, codec};
@@ -21,27 +21,32 @@ pub struct Source {
     pub lamport: u64,
 }
 
-/// All buckets.
-pub struct Buckets(Vec<Bucket>);
+/// Buckets between which rows are divided, by the hash of the row.
+pub struct Buckets {
+    level: u32,
+    all: Vec<Bucket>,
+}
 
 /// The operations of some rows.
 pub struct Bucket {
     aside: Spill,
+    aside_bytes: usize,
     ops: OpBuf,
     sources: Vec<Source>,
 }
 
 impl Buckets {
-    /// So many empty buckets. They live in the current memory context.
-    pub fn new(count: usize) -> Buckets {
-        let empty = || Bucket { aside: Spill::new(count), ops: OpBuf::new(), sources: Vec::new() };
-        Buckets((0..count).map(|_| empty()).collect())
+    /// So many empty buckets, 65,536 at most. They live in the current memory context. `level`: those of another level
+    /// divide rows differently.
+    pub fn new(count: usize, level: u32) -> Buckets {
+        let empty = || Bucket { aside: Spill::new(count), aside_bytes: 0, ops: OpBuf::new(), sources: Vec::new() };
+        Buckets { level, all: (0..count).map(|_| empty()).collect() }
     }
 
     /// Adds an operation on a row of this hash.
     pub fn put(&mut self, hash: i64, op: OpRef<'_>, source: Source) -> Result<()> {
-        let at = (hash as u64 % self.0.len() as u64) as usize;
-        let bucket = &mut self.0[at];
+        let at = (hash as u64).rotate_right(16 * self.level) % self.all.len() as u64;
+        let bucket = &mut self.all[at as usize];
         bucket.ops.push(op)?;
         bucket.sources.push(source);
         if bucket.ops.memory() > PIECE_BYTES {
@@ -52,11 +57,28 @@ impl Buckets {
 
     /// One bucket after the other.
     pub fn into_iter(self) -> impl Iterator<Item = Bucket> {
-        self.0.into_iter()
+        self.all.into_iter()
     }
 }
 
 impl Bucket {
+    /// Bytes of memory that all of its operations would take.
+    pub fn memory(&self) -> usize {
+        self.aside_bytes + self.ops.memory()
+    }
+
+    /// Divides it further, by hashes as they were put in with.
+    pub fn split(self, count: usize, level: u32, hash: impl Fn(&str, &str) -> i64) -> Result<Buckets> {
+        let mut parts = Buckets::new(count, level);
+        self.read(|ops, sources| {
+            ops.iter().zip(sources).try_for_each(|(op, source)| {
+                let (tbl, row) = op.row_key().expect("an operation on a row");
+                parts.put(hash(tbl, row), op, *source)
+            })
+        })?;
+        Ok(parts)
+    }
+
     fn set_aside(&mut self) -> Result<()> {
         let mut piece = Vec::new();
         put_varint(&mut piece, self.sources.len() as u64);
@@ -66,6 +88,7 @@ impl Bucket {
             }
         }
         let ops = std::mem::take(&mut self.ops);
+        self.aside_bytes += ops.memory();
         piece.extend_from_slice(&codec::encode(&ops, 0..ops.len())?);
         self.sources.clear();
         self.aside.write(&piece);

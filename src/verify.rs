@@ -25,10 +25,14 @@ use crate::pg::types::Column;
 use crate::pg::{datum, entry, spi, xact};
 use crate::store;
 
-/// The log's bytes on disk that make a bucket: compressed, and a fraction of what its operations take in memory.
-const BUCKET_BYTES: i64 = 8 << 20;
-/// Buckets at most: each has a buffer and perhaps two files.
-const MAX_BUCKETS: i64 = 256;
+/// Buckets that table and log are compared in at first.
+const BUCKETS: usize = 16;
+/// A bucket with more of the log in memory is split.
+const BUCKET_BYTES: usize = 16 << 20;
+/// Into so many parts at most, each with a buffer and perhaps two files.
+const MAX_PARTS: usize = 128;
+/// And so often: what is too large then is the history of a row.
+const MAX_LEVEL: u32 = 2;
 /// Nesting of JSON values that the log or the table holds already.
 pub const JSON_DEPTH: usize = 6500;
 
@@ -103,13 +107,6 @@ pub fn differences(table: &Rc<Table>, docs: Docs, each: &mut dyn FnMut(Differenc
     Comparison { table, docs, peers: FxHashMap::default(), each }.run()
 }
 
-/// How many buckets a table and its log are compared in.
-fn bucket_count() -> Result<usize> {
-    let sql = "SELECT pg_catalog.pg_total_relation_size('crdt.event_run')";
-    let bytes = spi::connect(|c| Ok(c.run(sql, &[], true)?.i64(0, 1).unwrap_or_default()))?;
-    Ok((bytes / BUCKET_BYTES + 1).clamp(1, MAX_BUCKETS) as usize)
-}
-
 /// A table and its log being compared.
 struct Comparison<'t, 'e> {
     table: &'t Table,
@@ -121,13 +118,12 @@ struct Comparison<'t, 'e> {
 impl Comparison<'_, '_> {
     /// Reads log and table once each and compares them row by row.
     fn run(&mut self) -> Result<()> {
-        let count = bucket_count()?;
-        let (mut log, mut rows) = (Buckets::new(count), Buckets::new(count));
+        let (mut log, mut rows) = (Buckets::new(BUCKETS, 0), Buckets::new(BUCKETS, 0));
         for doc in committed::docs_of(self.table)? {
             self.read_log(doc, &mut log)?;
         }
         self.read_table(&mut rows)?;
-        log.into_iter().zip(rows.into_iter()).try_for_each(|(log, rows)| self.compare(log, rows))
+        self.compare_all(log, rows, 0)
     }
 
     fn read_log(&self, doc: i64, into: &mut Buckets) -> Result<()> {
@@ -170,6 +166,21 @@ impl Comparison<'_, '_> {
                 })
             })
         })
+    }
+
+    /// Compares bucket by bucket; what is too large for memory, in parts. The events of one row stay together.
+    fn compare_all(&mut self, log: Buckets, rows: Buckets, level: u32) -> Result<()> {
+        for (log, rows) in log.into_iter().zip(rows.into_iter()) {
+            let parts = (log.memory() / BUCKET_BYTES + 1).min(MAX_PARTS);
+            if parts == 1 || level == MAX_LEVEL {
+                self.compare(log, rows)?;
+            } else {
+                let (log, rows) =
+                    (log.split(parts, level + 1, store::row_hash)?, rows.split(parts, level + 1, store::row_hash)?);
+                self.compare_all(log, rows, level + 1)?;
+            }
+        }
+        Ok(())
     }
 
     fn compare(&mut self, log: Bucket, rows: Bucket) -> Result<()> {
