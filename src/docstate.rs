@@ -82,11 +82,16 @@ struct Block {
 
 crate::pg::shmem::plain!(Block);
 
-static BLOCK: Shared<Block> = Shared::new();
+static BLOCK: Shared<Block> = Shared::new(c"crdt_db");
 
-/// Asks for the memory and fills it at server start.
-pub fn init() {
-    shmem::init(|| BLOCK.request(), || BLOCK.startup(|block| block.random = shmem::random()));
+/// Asks for the memory, before the server starts.
+pub fn request() {
+    BLOCK.request();
+}
+
+/// Fills it at server start.
+pub fn startup() {
+    BLOCK.startup(|block| block.random = shmem::random());
 }
 
 /// Is the shared memory there?

@@ -8,6 +8,7 @@ use crdt_engine::id::EventId;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::broadcast;
 use crate::capture::{self, DocBuffer};
 use crate::catalog;
 use crate::docstate::{self, DocKey, Head, Known, Tail};
@@ -321,6 +322,9 @@ pub fn before_commit(prepare: bool) -> Result<()> {
     }
     TRANSACTION.with_borrow_mut(|t| t.past_commit = true);
     raise_all();
+    if TRANSACTION.with_borrow(|t| !t.docs.is_empty()) {
+        broadcast::before_commit();
+    }
     Ok(())
 }
 
@@ -344,6 +348,9 @@ pub fn if_past_commit() -> Result<()> {
 /// The transaction is over. Nothing here can fail.
 pub fn ended(end: End) {
     let transaction = TRANSACTION.take();
+    if end == End::Committed && !transaction.docs.is_empty() {
+        broadcast::docs_changed(transaction.docs.keys().copied());
+    }
     for (doc, written) in transaction.docs {
         let key = doc_key(doc);
         match end {

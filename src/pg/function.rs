@@ -52,6 +52,8 @@ pub enum Out {
     Done,
     /// bigint
     I64(i64),
+    /// boolean
+    Bool(bool),
     /// text
     Text(String),
     /// jsonb, from valid JSON text
@@ -69,6 +71,7 @@ impl Out {
             Out::Null => (Datum::from(0usize), true),
             Out::Done => (Datum::from(0usize), false),
             Out::I64(v) => (Datum::from(v), false),
+            Out::Bool(v) => (Datum::from(v), false),
             Out::Text(text) => (datum::text_datum(&text), false),
             Out::Jsonb(text) => (datum::jsonb_datum(&text), false),
             Out::Json(text) => (datum::text_datum(&text), false),
@@ -144,6 +147,24 @@ impl Args<'_> {
     pub fn opt_name(&self, n: usize) -> Option<String> {
         // SAFETY: a name is NUL-terminated.
         self.get(n).map(|d| unsafe { std::ffi::CStr::from_ptr(d.cast_mut_ptr()) }.to_string_lossy().into_owned())
+    }
+
+    /// A float8 or NULL.
+    pub fn opt_f64(&self, n: usize) -> Option<f64> {
+        self.get(n).map(|d| f64::from_bits(d.value() as u64))
+    }
+
+    /// A boolean.
+    pub fn bool(&self, n: usize, name: &str) -> Result<bool> {
+        Ok(self.required(n, name)?.value() != 0)
+    }
+
+    /// An interval in milliseconds, a month as 30 days, or NULL.
+    pub fn opt_millis(&self, n: usize) -> Option<i64> {
+        // SAFETY: an interval is passed by reference.
+        let interval = self.get(n).map(|d| unsafe { &*d.cast_mut_ptr::<pg_sys::Interval>() })?;
+        let days = i64::from(interval.month) * 30 + i64::from(interval.day);
+        Some(interval.time.saturating_add(days.saturating_mul(86_400_000_000)) / 1_000)
     }
 
     /// A bytea, no longer than `limit`.

@@ -332,6 +332,11 @@ impl Row<'_> {
         self.datum(attno).expect("NOT NULL").value() as i32
     }
 
+    /// A boolean.
+    pub fn bool(&self, attno: usize) -> bool {
+        self.datum(attno).expect("NOT NULL").value() != 0
+    }
+
     /// A bytea or text, detoasted; `None` for NULL.
     pub fn bytes(&self, attno: usize) -> Option<Vec<u8>> {
         self.datum(attno).map(super::datum::varlena_bytes)

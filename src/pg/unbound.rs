@@ -1,6 +1,6 @@
 //! Functions and variables of PostgreSQL that pgrx does not bind, behind the boundary that turns errors into panics.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_char, c_int};
 
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -14,6 +14,7 @@ mod raw {
         pub fn datum_image_eq(a: Datum, b: Datum, by_value: bool, len: c_int) -> bool;
         pub fn find_all_inheritors(parent: Oid, lock: c_int, counts: *mut *mut pg_sys::List) -> *mut pg_sys::List;
         pub fn nextval_internal(relid: Oid, check_permissions: bool) -> i64;
+        pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
         pub fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
         pub fn get_primary_key_attnos(relid: Oid, deferrable_ok: bool, constraint: *mut Oid) -> *mut pg_sys::Bitmapset;
         pub fn get_partition_ancestors(relid: Oid) -> *mut pg_sys::List;
@@ -77,4 +78,10 @@ pub unsafe fn inheritors(parent: Oid) -> *mut pg_sys::List {
     let lock = pg_sys::AccessShareLock as c_int;
     // SAFETY: a catalog look-up.
     unsafe { pg_guard_ffi_boundary(|| raw::find_all_inheritors(parent, lock, std::ptr::null_mut())) }
+}
+
+/// Has listeners told when the transaction commits. Raises an error for a payload of 8,000 bytes or more.
+pub fn notify(channel: &CStr, payload: &CStr) {
+    // SAFETY: inside a transaction; copies both.
+    unsafe { pg_guard_ffi_boundary(|| raw::Async_Notify(channel.as_ptr(), payload.as_ptr())) }
 }

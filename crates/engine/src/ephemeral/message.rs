@@ -1,0 +1,162 @@
+//! Registers as JSON, and the messages that tell listeners of changes.
+
+use std::fmt::Write;
+
+use super::store::{Changes, Found, Record};
+use crate::error::{Error, Result};
+use crate::scan::write_string;
+
+/// Bytes of a message: PostgreSQL's NOTIFY carries less than 8,000.
+pub const MAX_MESSAGE: usize = 7_900;
+
+fn text(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|_| Error::Malformed { at: "register".into(), what: "not UTF-8".into() })
+}
+
+/// Appends a register: `{"key","value","timestamp","peer"}`.
+pub fn write_entry(out: &mut String, found: &Found, record: &Record) -> Result<()> {
+    write_parts(out, found, record, true)
+}
+
+fn write_parts(out: &mut String, found: &Found, record: &Record, value: bool) -> Result<()> {
+    out.push_str("{\"key\":");
+    write_string(out, text(found.key(record))?)?;
+    if value {
+        out.push_str(",\"value\":");
+        out.push_str(text(found.value(record))?);
+    }
+    // Finite by admission; written without exponent, as the shortest decimal that reads back equal.
+    let _ = write!(out, ",\"timestamp\":{}", record.timestamp);
+    out.push_str(",\"peer\":");
+    write_string(out, text(found.peer(record))?)?;
+    out.push('}');
+    Ok(())
+}
+
+/// What a change is to somebody who knew the doc up to `since`.
+pub fn event(record: &Record, since: u64) -> &'static str {
+    match record.live {
+        false => "leave",
+        true if record.joined > since => "join",
+        true => "update",
+    }
+}
+
+/// Appends `{"ns":{"key":…}}` of records that are sorted by namespace, each written by `item`.
+pub fn write_nested(
+    out: &mut String,
+    found: &Found,
+    records: &[Record],
+    mut item: impl FnMut(&mut String, &Record) -> Result<()>,
+) -> Result<()> {
+    out.push('{');
+    let mut current: Option<&[u8]> = None;
+    for record in records {
+        let namespace = found.namespace(record);
+        match current == Some(namespace) {
+            true => out.push(','),
+            false => {
+                if current.replace(namespace).is_some() {
+                    out.push_str("},");
+                }
+                write_string(out, text(namespace)?)?;
+                out.push_str(":{");
+            }
+        }
+        write_string(out, text(found.key(record))?)?;
+        out.push(':');
+        item(out, record)?;
+    }
+    if current.is_some() {
+        out.push('}');
+    }
+    out.push('}');
+    Ok(())
+}
+
+/// Sorts records as [`write_nested`] wants them.
+pub fn sort_by_name(found: &mut Found) {
+    let mut records = std::mem::take(&mut found.records);
+    records.sort_by(|a, b| (found.namespace(a), found.key(a)).cmp(&(found.namespace(b), found.key(b))));
+    found.records = records;
+}
+
+/// Appends `"entries":{"ns":{"key":entry|null}},"events":{"ns":{"key":"join"|"update"|"leave"}}`; `value` tells whose
+/// value is written.
+pub fn write_changes(
+    out: &mut String,
+    found: &Found,
+    records: &[Record],
+    since: u64,
+    value: impl Fn(&Record) -> bool,
+) -> Result<()> {
+    out.push_str("\"entries\":");
+    write_nested(out, found, records, |out, record| match record.live {
+        true => write_parts(out, found, record, value(record)),
+        false => {
+            out.push_str("null");
+            Ok(())
+        }
+    })?;
+    out.push_str(",\"events\":");
+    write_nested(out, found, records, |out, record| {
+        let _ = write!(out, "\"{}\"", event(record, since));
+        Ok(())
+    })
+}
+
+/// The messages that tell of a doc's changes after `since`, none longer than [`MAX_MESSAGE`]. `base` is added to positions.
+///
+/// Each carries the position up to which it and those before it tell everything. A register whose value does not fit is told
+/// without it, one whose name does not fit is not named: the position says that something changed. Without `payload`
+/// there is one message with doc and position alone.
+pub fn messages(doc: i64, changes: &Changes, since: u64, base: u64, payload: bool) -> Result<Vec<String>> {
+    let bare = |position: u64, more: &str| format!("{{\"doc\":{doc},\"position\":{}{more}}}", base + position);
+    if changes.too_old {
+        return Ok(vec![bare(changes.position, ",\"reset\":true")]);
+    }
+    if !payload {
+        return Ok(vec![bare(changes.position, "")]);
+    }
+    let found = &changes.found;
+    let mut records = found.records.clone();
+    records.sort_by_key(|record| record.position);
+    let mut out = Vec::new();
+    let mut from = 0;
+    while from < records.len() {
+        // As many as fit: the sizes of what is written for each add up to at least what they take together.
+        let mut to = from;
+        let mut size = bare(u64::MAX >> 1, "").len() + 40;
+        let mut fits = Vec::new();
+        while to < records.len() {
+            let (whole, short) =
+                (size_of_one(found, &records[to], since, true)?, size_of_one(found, &records[to], since, false)?);
+            let value = whole + 100 <= MAX_MESSAGE;
+            let this = if value { whole } else { short };
+            if to > from && size + this > MAX_MESSAGE {
+                break;
+            }
+            fits.push(value);
+            size += this;
+            to += 1;
+        }
+        let position = if to == records.len() { changes.position } else { records[to - 1].position };
+        let mut part: Vec<(Record, bool)> = records[from..to].iter().copied().zip(fits).collect();
+        part.sort_by(|(a, _), (b, _)| (found.namespace(a), found.key(a)).cmp(&(found.namespace(b), found.key(b))));
+        let named: Vec<Record> = part.iter().map(|(record, _)| *record).collect();
+        let mut message = format!("{{\"doc\":{doc},\"position\":{},", base + position);
+        let with_value = |record: &Record| part.iter().any(|(r, value)| r.position == record.position && *value);
+        write_changes(&mut message, found, &named, since, with_value)?;
+        message.push('}');
+        out.push(if message.len() <= MAX_MESSAGE { message } else { bare(position, "") });
+        from = to;
+    }
+    Ok(out)
+}
+
+/// Bytes a record takes in a message, its namespace counted as if it stood alone.
+fn size_of_one(found: &Found, record: &Record, since: u64, value: bool) -> Result<usize> {
+    let mut out = String::new();
+    write_changes(&mut out, found, std::slice::from_ref(record), since, |_| value)?;
+    Ok(out.len())
+}
