@@ -14,6 +14,7 @@ pub mod region;
 pub mod relation;
 pub mod shmem;
 pub mod spi;
+pub mod spill;
 pub mod trigger;
 pub mod types;
 mod unbound;
