@@ -590,6 +590,7 @@ pub fn refusal(error: Error) -> Refusal {
     let Some(answer) = error.as_db_error() else { return Refusal::Other(format!("{error:?}")) };
     match answer.code().code() {
         "CR004" | "CR005" | "CR013" => Refusal::Missing(answer.message().to_owned()),
+        "CR006" => Refusal::Ahead(answer.message().to_owned()),
         "CR008" => {
             let digests = answer.message().rsplit_once("digest ").and_then(|(_, tail)| tail.split_once(", not "));
             let digest = |text: &str| u64::from_str_radix(text, 16).expect("a digest");
