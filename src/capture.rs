@@ -738,8 +738,18 @@ pub fn read_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, Ro
     Ok(found)
 }
 
-/// One row of a query for all of a table's columns, as its row id and an insert.
+/// One row of a query for all of a table's columns, as its row id and an insert. Its doc is made at need.
 pub fn row_now(table: &Table, rows: &spi::Rows, i: usize) -> Result<(String, RowNow)> {
+    row_of(table, rows, i, doc_by_name)
+}
+
+/// The same; `doc_named` tells the doc that a doc column names.
+pub fn row_of(
+    table: &Table,
+    rows: &spi::Rows,
+    i: usize,
+    doc_named: impl FnOnce(&str) -> Result<i64>,
+) -> Result<(String, RowNow)> {
     let (mut text, mut other) = (String::new(), String::new());
     let mut value_text = |index: usize| {
         let datum = rows.raw(i, index as i32 + 1)?;
@@ -749,7 +759,7 @@ pub fn row_now(table: &Table, rows: &spi::Rows, i: usize) -> Result<(String, Row
     let texts: Vec<String> = table.key.iter().map(|k| value_text(*k).unwrap_or_default()).collect();
     let doc = match (table.doc, table.doc_column) {
         (Some(doc), _) => doc,
-        (None, Some(column)) => doc_by_name(&value_text(column).unwrap_or_default())?,
+        (None, Some(column)) => doc_named(&value_text(column).unwrap_or_default())?,
         (None, None) => unreachable!("a table has a doc or a doc column"),
     };
     let row = join_key(&texts);

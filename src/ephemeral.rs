@@ -2,6 +2,7 @@
 //! transactional, none of it is written to disk.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::sync::atomic::Ordering::SeqCst;
 
 use crdt_engine::Limits;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result, state};
 use crate::flush;
 use crate::pg;
 use crate::pg::function::{Args, Col, Out, Rows};
+use crate::pg::jsonb::{self, Jsonb, Part};
 use crate::pg::spi::{self, Param};
 use crate::registers::{self, Counted, Registers};
 use crate::settings;
@@ -45,8 +47,8 @@ impl Place {
         self.registers.scope_hash(self.scope)
     }
 
-    /// Lets a write compete. Returns whether it won, and the register as it stands then, `None` for one that was removed.
-    fn write(&self, new: &New<'_>) -> Result<(bool, Option<String>)> {
+    /// Lets a write compete.
+    fn write(&self, new: &New<'_>) -> Result<Competed> {
         let now = self.registers.now();
         let write = Write {
             name: self.registers.name(self.scope, new.namespace, new.key),
@@ -63,11 +65,11 @@ impl Place {
             Ok(Written::Won { timestamp, .. }) => {
                 stats.sets.fetch_add(1, SeqCst);
                 broadcast::register_changed(self.database);
-                Ok((true, Some(new.entry(timestamp)?)))
+                Ok(Competed::Won(timestamp))
             }
             Ok(Written::Lost) => {
                 stats.losses.fetch_add(1, SeqCst);
-                Ok((false, entry(&found)?.filter(|_| found.records[0].live)))
+                Ok(Competed::Lost(found))
             }
             Err(full) => {
                 stats.refusals.fetch_add(1, SeqCst);
@@ -93,6 +95,14 @@ impl Place {
             Full::Role => "Raise crdt_db.ephemeral_role_share, or let registers expire sooner.",
         })
     }
+}
+
+/// What became of a write.
+enum Competed {
+    /// The register shows it, with this timestamp.
+    Won(f64),
+    /// The register as it stands, which may have been removed.
+    Lost(Found),
 }
 
 /// A write as it was asked for.
@@ -134,18 +144,26 @@ impl New<'_> {
         }
         Ok(())
     }
+}
 
-    fn entry(&self, timestamp: f64) -> Result<String> {
-        let mut out = String::with_capacity(self.key.len() + self.value.len() + self.peer.len() + 80);
-        out.push_str("{\"key\":");
-        write_string(&mut out, self.key)?;
-        out.push_str(",\"value\":");
-        out.push_str(self.value);
-        out.push_str(&format!(",\"timestamp\":{timestamp},\"peer\":"));
-        write_string(&mut out, self.peer)?;
-        out.push('}');
-        Ok(out)
-    }
+/// An entry as SQL sees it.
+fn entry(key: &str, value: Jsonb, timestamp: f64, peer: &str) -> Out {
+    // At most 21 digits and a point: timestamps were checked when they came in.
+    let digits = CString::new(timestamp.to_string()).expect("digits have no NUL");
+    jsonb::object(&[
+        ("key", Part::Text(key)),
+        ("value", Part::Json(value)),
+        ("timestamp", Part::Number(&digits)),
+        ("peer", Part::Text(peer)),
+    ])
+}
+
+/// The register that was found, if it shows a value.
+fn entry_found(found: &Found) -> Out {
+    let Some(record) = found.records.first().filter(|record| record.live) else { return Out::Null };
+    let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+    let value = Jsonb::parse(text(found.value(record)));
+    entry(text(found.key(record)), value, record.timestamp, text(found.peer(record)))
 }
 
 /// Milliseconds since 1970.
@@ -176,13 +194,6 @@ fn here() -> Result<(Registers, &'static Database)> {
     Ok((registers, database))
 }
 
-fn entry(found: &Found) -> Result<Option<String>> {
-    let Some(record) = found.records.first() else { return Ok(None) };
-    let mut out = String::new();
-    message::write_entry(&mut out, found, record)?;
-    Ok(Some(out))
-}
-
 /// `crdt.ephemeral_set(doc, ns, key, value, timestamp, peer, ttl)`
 pub fn set(args: &Args<'_>) -> Result<Out> {
     let place = Place::of(args)?;
@@ -198,8 +209,10 @@ pub fn set(args: &Args<'_>) -> Result<Out> {
         ttl: args.opt_millis(6).map_or_else(settings::ephemeral_ttl, |ms| ms as u64),
     };
     new.check()?;
-    let (_, entry) = place.write(&new)?;
-    Ok(entry.map_or(Out::Null, Out::Jsonb))
+    Ok(match place.write(&new)? {
+        Competed::Won(timestamp) => entry(new.key, args.jsonb_image(3, "value")?, timestamp, new.peer),
+        Competed::Lost(found) => entry_found(&found),
+    })
 }
 
 /// `crdt.ephemeral_get(doc, ns, key)`
@@ -208,7 +221,7 @@ pub fn get(args: &Args<'_>) -> Result<Out> {
     let (namespace, key) = (args.text(1, "ns")?, args.text(2, "key")?);
     let name = place.registers.name(place.scope, &namespace, &key);
     let found = store::get(&place.registers, &name, place.registers.now())?;
-    Ok(entry(&found)?.map_or(Out::Null, Out::Jsonb))
+    Ok(entry_found(&found))
 }
 
 /// `crdt.ephemeral_get_all(doc, ns)`
@@ -266,24 +279,23 @@ pub fn merge(args: &Args<'_>) -> Result<Out> {
     for new in all.clone() {
         new.check()?;
     }
-    let mut changed = BTreeMap::<&str, Vec<(&str, String)>>::new();
+    let mut out = String::from("{");
+    let mut open = None;
     for new in all {
         pg::entry::check_interrupts();
-        if let (true, Some(entry)) = place.write(&new)? {
-            changed.entry(new.namespace).or_default().push((new.key, entry));
-        }
-    }
-    let mut out = String::from("{");
-    for (namespace, entries) in changed {
-        open_object(&mut out, namespace)?;
-        for (key, entry) in entries {
+        let Competed::Won(timestamp) = place.write(&new)? else { continue };
+        if open.replace(new.namespace) != Some(new.namespace) {
+            close_object(&mut out);
             separate(&mut out);
-            write_string(&mut out, key)?;
-            out.push(':');
-            out.push_str(&entry);
+            write_string(&mut out, new.namespace)?;
+            out.push_str(":{");
         }
-        out.push('}');
+        separate(&mut out);
+        write_string(&mut out, new.key)?;
+        out.push(':');
+        message::write_parts(&mut out, new.key, Some(new.value), timestamp, new.peer)?;
     }
+    close_object(&mut out);
     out.push('}');
     Ok(Out::Jsonb(out))
 }
@@ -294,11 +306,11 @@ fn separate(out: &mut String) {
     }
 }
 
-fn open_object(out: &mut String, name: &str) -> Result<()> {
-    separate(out);
-    write_string(out, name)?;
-    out.push_str(":{");
-    Ok(())
+/// Ends the object of a namespace, if one was begun.
+fn close_object(out: &mut String) {
+    if out.len() > 1 {
+        out.push('}');
+    }
 }
 
 /// `crdt.ephemeral_remove(doc, ns, key)`

@@ -27,6 +27,7 @@
 //! | [`broadcast`] | who listens, and what there is to tell |
 //! | [`notifier`] | the background worker that tells |
 //! | [`history`], [`verify`] and [`repair`] | what happened to a row; where table and log disagree |
+//! | [`buckets`] | operations by row, more of them than memory holds |
 #![deny(unsafe_code)]
 
 #[cfg(not(panic = "unwind"))]
@@ -34,6 +35,7 @@ compile_error!("a panic must unwind: anything else takes the server down");
 
 mod apply;
 mod broadcast;
+mod buckets;
 mod capture;
 mod catalog;
 mod committed;

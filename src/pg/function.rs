@@ -62,6 +62,8 @@ pub enum Out {
     Json(String),
     /// bytea
     Bytes(Vec<u8>),
+    /// What a sibling of this module has made.
+    Ready(Datum),
 }
 
 impl Out {
@@ -76,6 +78,7 @@ impl Out {
             Out::Jsonb(text) => (datum::jsonb_datum(&text), false),
             Out::Json(text) => (datum::text_datum(&text), false),
             Out::Bytes(bytes) => (datum::bytes_datum(&bytes), false),
+            Out::Ready(datum) => (datum, false),
         }
     }
 }
@@ -184,6 +187,12 @@ impl Args<'_> {
         let datum = self.required(n, name)?;
         check_size(name, datum::raw_size(datum), limit)?;
         Ok(datum::jsonb_text(datum))
+    }
+
+    /// The same jsonb as it is.
+    pub fn jsonb_image(&self, n: usize, name: &str) -> Result<super::jsonb::Jsonb> {
+        // SAFETY: the declared type of the argument, which lives as long as the call.
+        self.required(n, name).map(|datum| unsafe { super::jsonb::Jsonb::new(datum) })
     }
 }
 

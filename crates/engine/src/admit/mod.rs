@@ -45,12 +45,15 @@ pub struct Clock {
 
 /// Events a clock may run ahead whatever the size of the doc.
 pub const CLOCK_SLACK: u64 = 65_536;
+/// Events a clock may run ahead at most, also in a doc that claims to be larger: an operation may take many counters, so
+/// their number is anybody's claim, and could double with each push.
+pub const CLOCK_SLACK_MAX: u64 = 1 << 26;
 
 impl Clock {
-    /// The greatest lamport accepted in a push of `pushed` events. An honest client counts one per event it made or
+    /// The greatest lamport accepted in a push of `pushed` operations. An honest client counts one per event it made or
     /// received, so it is at most that far ahead.
     pub fn bound(&self, pushed: u64) -> u64 {
-        let ahead = pushed.saturating_add(self.events.max(CLOCK_SLACK));
+        let ahead = pushed.saturating_add(self.events.clamp(CLOCK_SLACK, CLOCK_SLACK_MAX));
         self.greatest.saturating_add(ahead).min(crate::id::MAX_CLOCK)
     }
 }

@@ -36,7 +36,7 @@ fn same_deps(a: &EventView<'_>, b: &EventView<'_>) -> bool {
 
 /// Deps but the implied one, in one order.
 fn outside<'a>(view: &EventView<'a>) -> Vec<&'a EventId> {
-    let implied = |dep: &EventId| dep.peer == view.peer && dep.counter + 1 == view.counter;
+    let implied = |dep: &EventId| dep.peer == view.peer && Some(dep.counter) == view.counter.checked_sub(1);
     let mut deps: Vec<&EventId> = view.deps.iter().filter(|dep| !implied(dep)).collect();
     deps.sort_unstable();
     deps.dedup();

@@ -85,6 +85,8 @@ fn what_is_refused() {
         (&[("c", 0, 10, &[("d", 0)], "=1"), ("d", 0, 9, &[("c", 0)], "=1")], "is not above 10"),
         (&[("c", 0, 4 + 65_536 + 2, &[], "=1")], "exceeds the bound of 65541"),
         (&[("c", 0, (1 << 53) - 1, &[], "=1")], "exceeds the bound of 65541"),
+        (&[("c", 0, 5, &[], "*65538")], "lamport 65542 of event [\"c\",65537] exceeds the bound of 65541"),
+        (&[("c", 0, 5, &[], "*9007199254740980")], "exceeds the bound of 65541"),
         (&[("c", 0, (1 << 53) - 1, &[], "=1 =2")], "lamport 9007199254740991 + 2 is outside"),
         (&[("c", 0, u64::MAX, &[], "=1")], "is outside of 0 to"),
         (&[("c", 0, 9, &[], "*18446744073709551615 *1")], "is outside of 0 to"),
@@ -101,6 +103,7 @@ fn what_is_refused() {
         (&[("c", 0, 9, &[], "=1 =2"), ("c", 1, 11, &[], "=2")], "other content"),
         (&[("c", 0, 9, &[], "*2 =2"), ("c", 0, 9, &[], "*3")], "other content"),
         (&[("a", 0, 1, &[], "*5")], "other content"),
+        (&[("b", 0, 4, &[("b", u64::MAX)], "=3")], "other content"),
     ];
     for (runs, message) in cases {
         let error = refused(runs);
@@ -119,6 +122,7 @@ fn what_is_accepted() {
         (&[("a", 4, 9, &[], "=1"), ("a", 3, 8, &[], "=1")], 2, 0),
         (&[("c", 0, 9, &[("d", 1)], "=1"), ("d", 0, 5, &[("b", 0)], "+ =2 ~a0")], 4, 0),
         (&[("c", 0, 4 + 65_536 + 1, &[], "=1")], 1, 0),
+        (&[("c", 0, 5, &[], "*65537")], 65_537, 0),
         (&[("c", 0, 9, &[], "*5 =1"), ("c", 5, 14, &[], "=1 =2")], 7, 1),
     ];
     for (at, (runs, accepted, duplicate)) in cases.iter().enumerate() {
@@ -160,4 +164,14 @@ fn any_cut_is_the_same() {
         let again = push(&mut log, &mut batch(&runs)).unwrap();
         assert_eq!((again.accepted, again.duplicate), (0, admitted.accepted + admitted.duplicate));
     }
+}
+
+#[test]
+fn how_far_a_clock_may_be_ahead() {
+    let bound = |greatest, events, pushed| Clock { greatest, events }.bound(pushed);
+    assert_eq!(bound(10, 0, 0), 10 + CLOCK_SLACK);
+    assert_eq!(bound(10, CLOCK_SLACK, 3), 13 + CLOCK_SLACK);
+    assert_eq!(bound(10, 1_000_000, 3), 1_000_013);
+    assert_eq!(bound(10, u64::MAX, 3), 13 + CLOCK_SLACK_MAX);
+    assert_eq!(bound(crate::id::MAX_CLOCK, 0, u64::MAX), crate::id::MAX_CLOCK);
 }

@@ -18,20 +18,26 @@ fn text(bytes: &[u8]) -> Result<&str> {
 
 /// Appends a register: `{"key","value","timestamp","peer"}`.
 pub fn write_entry(out: &mut String, found: &Found, record: &Record) -> Result<()> {
-    write_parts(out, found, record, true)
+    write_record(out, found, record, true)
 }
 
-fn write_parts(out: &mut String, found: &Found, record: &Record, value: bool) -> Result<()> {
+fn write_record(out: &mut String, found: &Found, record: &Record, value: bool) -> Result<()> {
+    let value = if value { Some(text(found.value(record))?) } else { None };
+    write_parts(out, text(found.key(record))?, value, record.timestamp, text(found.peer(record))?)
+}
+
+/// As [`write_entry`], of its parts; the value is JSON, or left out.
+pub fn write_parts(out: &mut String, key: &str, value: Option<&str>, timestamp: f64, peer: &str) -> Result<()> {
     out.push_str("{\"key\":");
-    write_string(out, text(found.key(record))?)?;
-    if value {
+    write_string(out, key)?;
+    if let Some(value) = value {
         out.push_str(",\"value\":");
-        out.push_str(text(found.value(record))?);
+        out.push_str(value);
     }
     // Finite by admission; written without exponent, as the shortest decimal that reads back equal.
-    let _ = write!(out, ",\"timestamp\":{}", record.timestamp);
+    let _ = write!(out, ",\"timestamp\":{timestamp}");
     out.push_str(",\"peer\":");
-    write_string(out, text(found.peer(record))?)?;
+    write_string(out, peer)?;
     out.push('}');
     Ok(())
 }
@@ -95,7 +101,7 @@ pub fn write_changes(
 ) -> Result<()> {
     out.push_str("\"entries\":");
     write_nested(out, found, records, |out, record| match record.live {
-        true => write_parts(out, found, record, value(record)),
+        true => write_record(out, found, record, value(record)),
         false => {
             out.push_str("null");
             Ok(())

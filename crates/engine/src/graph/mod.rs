@@ -61,6 +61,12 @@ impl RunHead {
         self.counter_start + self.len
     }
 
+    /// Its clocks end where clocks do. A run that does not fit has no end.
+    fn fits(&self) -> bool {
+        let fits = |start: u64| start.checked_add(self.len).is_some_and(|end| end <= MAX_CLOCK + 1);
+        self.len > 0 && fits(self.counter_start) && fits(self.lamport_start)
+    }
+
     /// The run holds this counter.
     pub fn holds(&self, counter: u64) -> bool {
         (self.counter_start..self.end()).contains(&counter)
@@ -215,8 +221,7 @@ impl Graph {
         if run.len == 0 || run.counter_start != self.next_counter(run.peer) {
             return broken("a run that does not follow its peer's previous one");
         }
-        let fits = |start: u64| start.checked_add(run.len - 1).is_some_and(|last| last <= MAX_CLOCK);
-        if !fits(run.counter_start) || !fits(run.lamport_start) {
+        if !run.fits() {
             return broken("a clock beyond 2^53-1");
         }
         let last_lamport = run.lamport_start + run.len - 1;

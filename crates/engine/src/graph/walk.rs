@@ -217,7 +217,7 @@ impl<'r, R: Runs> Walk<'r, R> {
             Some((&start, _)) => start,
             None => {
                 let run = self.source.run_at(id)?.ok_or_else(|| broken("an event that is not known", id))?;
-                if run.peer != id.peer || !run.holds(id.counter) {
+                if !run.fits() || run.peer != id.peer || !run.holds(id.counter) {
                     return Err(broken("a run that does not hold what was asked for", id));
                 }
                 let start = run.counter_start;

@@ -2,7 +2,6 @@
 
 use super::{Oplog, Piece};
 use crate::error::Result;
-use crate::graph::{LocalId, PeerIdx};
 use crate::planted::{self, Bug};
 use crate::wire::{Batch, Run, Versions};
 
@@ -22,41 +21,40 @@ impl Oplog {
     /// They come by the lamport of their first event. Only that event has parents outside the run, and they are older:
     /// so a page's parents lie in the page before them, in an earlier page, or in what was known.
     pub fn page(&self, known: &Versions, limit: usize) -> Result<Page> {
-        let mut wanted: Vec<(PeerIdx, &Piece, u64)> = vec![];
+        let mut wanted: Vec<(&Piece, u64)> = vec![];
         for (peer, name) in self.graph.peers() {
             let from = known.get(name).map_or(0, |counter| counter.saturating_add(1));
             let pieces = &self.pieces[peer.0 as usize];
             let first = pieces.partition_point(|p| p.run.counter_start + p.len <= from);
-            wanted.extend(pieces[first..].iter().map(|piece| (peer, piece, from.max(piece.run.counter_start))));
+            wanted.extend(pieces[first..].iter().map(|piece| (piece, from)));
         }
         match planted::is(Bug::PageNotClosed) {
-            true => wanted.sort_by_key(|(_, piece, _)| std::cmp::Reverse(piece.run.lamport_start)),
-            false => wanted.sort_by_key(|(_, piece, _)| piece.run.lamport_start),
+            true => wanted.sort_by_key(|(piece, _)| std::cmp::Reverse(piece.run.lamport_start)),
+            false => wanted.sort_by_key(|(piece, _)| piece.run.lamport_start),
         }
         let mut page = Page::default();
-        for (peer, piece, from) in wanted {
+        for (piece, from) in wanted {
             if !page.batch.runs.is_empty() && page.batch.ops.len() + piece.run.ops.len() > limit {
                 page.has_more = !planted::is(Bug::HasMoreForgotten);
                 break;
             }
-            self.copy(peer, piece, from, &mut page.batch)?;
+            self.copy(piece, from, &mut page.batch)?;
         }
         Ok(page)
     }
 
-    /// Appends a piece from a counter on to a batch.
-    fn copy(&self, peer: PeerIdx, piece: &Piece, from: u64, batch: &mut Batch) -> Result<()> {
+    /// Appends a piece from a counter on to a batch. An operation that takes several counters is given whole or not at all.
+    fn copy(&self, piece: &Piece, from: u64, batch: &mut Batch) -> Result<()> {
         let run = &piece.run;
-        let first = match from == run.counter_start {
-            true => run.ops.start,
-            false => self.find(LocalId { peer, counter: from }).map_or(run.ops.end, |(_, at)| at),
-        };
-        let at_head = from == run.counter_start && !planted::is(Bug::DepsDropped);
+        let events = &self.events[run.ops.clone()];
+        let known = events.partition_point(|(id, _)| id.counter < from);
+        let Some((id, lamport_start)) = events.get(known) else { return Ok(()) };
+        let at_head = known == 0 && !planted::is(Bug::DepsDropped);
         let start = batch.ops.len();
-        self.ops.range(first..run.ops.end).try_for_each(|op| batch.ops.push(op))?;
+        self.ops.range(run.ops.start + known..run.ops.end).try_for_each(|op| batch.ops.push(op))?;
         batch.runs.push(Run {
-            counter_start: from,
-            lamport_start: run.lamport_start + (from - run.counter_start),
+            counter_start: id.counter,
+            lamport_start: *lamport_start,
             deps: if at_head { run.deps.clone() } else { vec![] },
             ops: start..batch.ops.len(),
             ..run.clone()

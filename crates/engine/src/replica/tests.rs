@@ -161,3 +161,20 @@ fn push_speed() {
     push("updates", &client, &known);
     push("the same", &client, &known);
 }
+
+/// A version vector may point into the middle of an operation of a later version that takes several counters.
+#[test]
+fn a_page_begins_behind_an_operation_that_is_known_in_part() {
+    let mut ops = OpBuf::new();
+    let (tbl, col) = (ops.sym("t"), ops.sym("x"));
+    ops.opaque(99, 3, b"?").unwrap();
+    ops.update(tbl, "1", col, ValueRef::Int(7), Origin::Explicit).unwrap();
+    let mut author = Replica::new("a");
+    author.write(ops).unwrap();
+    for (known, first, count) in [(0, 3, 1), (1, 3, 1), (2, 3, 1)] {
+        let page = author.pull(&[("a".to_owned(), known)].into(), usize::MAX).unwrap();
+        let run = &page.batch.runs[0];
+        assert_eq!((run.counter_start, run.lamport_start, run.ops.len()), (first, first + 1, count), "known {known}");
+    }
+    assert!(author.pull(&[("a".to_owned(), 3)].into(), usize::MAX).unwrap().batch.runs.is_empty());
+}

@@ -35,6 +35,8 @@ pub enum Refusal {
     Missing(String),
     /// Another content for a known event; with both digests.
     Equivocation(u64, u64),
+    /// A clock that runs further ahead than an honest one can.
+    Ahead(String),
     /// Anything else.
     Other(String),
 }
@@ -46,6 +48,7 @@ impl From<Error> for Refusal {
             Error::CounterGap { .. } | Error::UnknownDep { .. } | Error::UnknownRoot { .. } => {
                 Refusal::Missing(error.to_string())
             }
+            Error::LamportBound { .. } => Refusal::Ahead(error.to_string()),
             error => Refusal::Other(error.to_string()),
         }
     }
@@ -86,6 +89,12 @@ pub trait Backend {
 
     /// A copy that goes on under the same name, as a restored backup would. `None`: it cannot be copied.
     fn fork(&self) -> Option<Box<dyn Backend>>;
+
+    /// A new one that knows its log and nothing else: under its own name, as after a crash, or under another, as after a
+    /// backup was restored. `None`: it cannot be made.
+    fn reopen(&mut self, _peer: Option<&str>) -> Option<Box<dyn Backend>> {
+        None
+    }
 }
 
 /// The will of a table: none on a client; on a hub, `d` has a default, `x` is made odd, and `u` counts the writes.
@@ -241,5 +250,13 @@ impl Backend for Memory {
 
     fn fork(&self) -> Option<Box<dyn Backend>> {
         Some(Box::new(self.clone()))
+    }
+
+    fn reopen(&mut self, peer: Option<&str>) -> Option<Box<dyn Backend>> {
+        let mut new = Memory::new(peer.unwrap_or(self.replica.peer()), self.will);
+        let all = self.replica.pull(&Versions::new(), usize::MAX).expect("memory");
+        new.replica.pull_in(all.batch).expect("a log takes what it held");
+        (new.rows, new.rows_by_history) = (self.rows, self.rows_by_history);
+        Some(Box::new(new))
     }
 }

@@ -1,6 +1,7 @@
 //! What a network does to a batch: encode it, cut runs anew, overlap them, double them, mix them up.
 
 use crate::id::EventId;
+use crate::ops::OpBuf;
 use crate::testkit::Rng;
 use crate::wire::{Batch, PushRequest, Run, binary, json};
 use crate::{Limits, Result};
@@ -14,7 +15,7 @@ pub(super) fn recut(batch: Batch, rng: &mut Rng) -> Batch {
         while reached < len {
             let from = if rng.chance(30) { rng.below(reached + 1) } else { reached };
             let to = reached + 1 + rng.below(len - reached);
-            runs.push(part(run, from, to, rng));
+            runs.push(part(run, &batch.ops, from, to, rng));
             reached = to;
         }
         if rng.chance(10) {
@@ -41,8 +42,10 @@ pub(super) fn encode(batch: Batch, rng: &mut Rng) -> Result<Batch> {
     Ok(request.batch)
 }
 
-fn part(run: &Run, from: usize, to: usize, rng: &mut Rng) -> Run {
-    let counter_start = run.counter_start + from as u64;
+fn part(run: &Run, ops: &OpBuf, from: usize, to: usize, rng: &mut Rng) -> Run {
+    // Counters, not operations: one that is kept for a later version may take several.
+    let offset: u64 = ops.range(run.ops.start..run.ops.start + from).map(|op| op.span()).sum();
+    let counter_start = run.counter_start + offset;
     let deps = match from {
         0 => run.deps.clone(),
         _ if rng.chance(50) => vec![],
@@ -50,7 +53,7 @@ fn part(run: &Run, from: usize, to: usize, rng: &mut Rng) -> Run {
     };
     Run {
         counter_start,
-        lamport_start: run.lamport_start + from as u64,
+        lamport_start: run.lamport_start + offset,
         deps,
         ops: run.ops.start + from..run.ops.start + to,
         ..run.clone()

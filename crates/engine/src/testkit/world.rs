@@ -1,12 +1,13 @@
 //! Replicas, the network between them, and one random schedule.
 
 use super::backend::{Backend, Refusal, Will, Write, memory};
-use super::{Rng, oracle, transport};
+use super::{Ledger, Rng, oracle, transport};
+use crate::id::EventId;
 use crate::replica::Tables;
 use crate::wire::{Batch, Versions};
 
 /// Everything: no page is larger.
-const ALL: usize = usize::MAX;
+pub(super) const ALL: usize = usize::MAX;
 
 /// What happened in schedules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +18,11 @@ pub struct Stats {
     pub exchanges: usize,
     pub refused_early: usize,
     pub clones_refused: usize,
+    pub crashes: usize,
+    pub restored: usize,
+    pub hostile_accepted: usize,
+    pub hostile_refused: usize,
+    pub clocks_refused: usize,
     pub rows_merged: usize,
     pub rows_by_history: usize,
 }
@@ -28,6 +34,11 @@ impl std::ops::AddAssign for Stats {
         self.exchanges += other.exchanges;
         self.refused_early += other.refused_early;
         self.clones_refused += other.clones_refused;
+        self.crashes += other.crashes;
+        self.restored += other.restored;
+        self.hostile_accepted += other.hostile_accepted;
+        self.hostile_refused += other.hostile_refused;
+        self.clocks_refused += other.clocks_refused;
         self.rows_merged += other.rows_merged;
         self.rows_by_history += other.rows_by_history;
     }
@@ -35,20 +46,29 @@ impl std::ops::AddAssign for Stats {
 
 /// Replicas and what is on its way between them.
 pub struct World {
-    rng: Rng,
-    nodes: Vec<Box<dyn Backend>>,
+    pub(super) rng: Rng,
+    pub(super) nodes: Vec<Box<dyn Backend>>,
     /// Which side of the partition each is on.
     sides: Vec<bool>,
     /// Sent and not delivered: to whom, whether by a hub, what.
-    in_flight: Vec<(usize, bool, Batch)>,
+    pub(super) in_flight: Vec<(usize, bool, Batch)>,
     /// So that every write is recognised.
     written: i64,
+    /// What was acknowledged.
+    pub(super) ledger: Ledger,
+    /// Copies of replicas as they once were.
+    pub(super) backups: Vec<(usize, Box<dyn Backend>)>,
+    /// Under how many names replicas have gone on.
+    pub(super) names: usize,
+    /// Who attacks node 0, and whether clocks can no longer be trusted.
+    pub(super) mallory: String,
+    pub(super) poisoned: bool,
     /// What happened.
     pub stats: Stats,
 }
 
 /// The outcome of a step: an error is a bug.
-type Step = Result<(), String>;
+pub(super) type Step = Result<(), String>;
 
 impl World {
     /// 2 to 8 replicas in memory, up to two of them hubs.
@@ -68,7 +88,19 @@ impl World {
     /// These replicas. They must be empty, and have different peers.
     pub fn of(rng: Rng, nodes: Vec<Box<dyn Backend>>) -> Self {
         let sides = vec![false; nodes.len()];
-        World { rng, nodes, sides, in_flight: vec![], written: 0, stats: Stats::default() }
+        World {
+            rng,
+            nodes,
+            sides,
+            in_flight: vec![],
+            written: 0,
+            ledger: Ledger::new(),
+            backups: vec![],
+            names: 0,
+            mallory: "mallory".to_owned(),
+            poisoned: false,
+            stats: Stats::default(),
+        }
     }
 
     /// Random steps, then everybody meets, then all must be equal and right.
@@ -89,8 +121,8 @@ impl World {
 
     fn step(&mut self) -> Step {
         match self.rng.below(100) {
-            0..45 => self.write(),
-            45..78 => self.exchange_any(),
+            0..44 => self.write(),
+            44..78 => self.exchange_any(),
             78..84 => self.send(),
             84..90 => self.deliver(),
             90..94 => {
@@ -98,6 +130,9 @@ impl World {
                 Ok(())
             }
             94..96 => self.clone_refused(),
+            96 => self.crash(),
+            97 => self.back_up_or_restore(),
+            98 => self.attack(),
             _ => {
                 let node = self.rng.below(self.nodes.len());
                 self.check_node(node)
@@ -111,7 +146,7 @@ impl World {
         self.nodes[node].write(&writes).map_err(|refusal| format!("node {node} refused a local write: {refusal:?}"))
     }
 
-    fn random_write(&mut self) -> Write {
+    pub(super) fn random_write(&mut self) -> Write {
         let tbl = if self.rng.chance(80) { "t" } else { "s" };
         let row = *self.rng.pick(&["1", "1", "2"]);
         self.written += 10;
@@ -141,7 +176,7 @@ impl World {
 
     /// `to` takes a page from `from` above what it knows, or a little less: the rest must be told apart as known. It must
     /// be accepted. Returns whether there is more.
-    fn exchange(&mut self, from: usize, to: usize, limit: usize) -> Result<bool, String> {
+    pub(super) fn exchange(&mut self, from: usize, to: usize, limit: usize) -> Result<bool, String> {
         let (told, mut known) = (self.nodes[from].versions(), self.nodes[to].versions());
         if self.rng.chance(25) {
             self.forget(&mut known);
@@ -158,7 +193,12 @@ impl World {
         let from_hub = self.nodes[from].is_hub();
         self.stats.exchanges += 1;
         let failed = |r: Refusal| format!("node {to} refused a fresh page from node {from}: {r:?}");
-        let first = self.nodes[to].push(batch, from_hub).map_err(failed)?;
+        let noted = batch.clone();
+        let first = match self.nodes[to].push(batch, from_hub) {
+            Err(Refusal::Ahead(_)) if self.poisoned => return self.merged_by_hand(to, noted, page.has_more),
+            other => other.map_err(failed)?,
+        };
+        self.ledger.keep(&noted)?;
         if let Some(batch) = again {
             let second = self.nodes[to].push(batch, from_hub).map_err(failed)?;
             if second.accepted != 0 || second.duplicate != first.accepted + first.duplicate {
@@ -195,7 +235,7 @@ impl World {
             let page =
                 self.nodes[from].pull(&known, limit).map_err(|r| format!("node {from} refused a pull: {r:?}"))?;
             for run in &page.batch.runs {
-                known.insert(run.peer.clone(), run.counter_start + run.ops.len() as u64 - 1);
+                known.insert(run.peer.clone(), run.counter_start + run.span(&page.batch.ops) - 1);
             }
             let batch = transport::recut(page.batch, &mut self.rng);
             self.in_flight.push((to, self.nodes[from].is_hub(), batch));
@@ -215,10 +255,15 @@ impl World {
             true => self.in_flight.swap_remove(at),
             false => self.in_flight[at].clone(),
         };
-        let before = (self.nodes[to].versions(), self.nodes[to].rows());
+        let before = self.state(to);
+        let noted = batch.clone();
         match self.nodes[to].push(batch, from_hub) {
-            Ok(_) => Ok(()),
-            Err(Refusal::Missing(_)) if before == (self.nodes[to].versions(), self.nodes[to].rows()) => {
+            Ok(_) => self.ledger.keep(&noted),
+            Err(Refusal::Ahead(_)) if self.poisoned && before == self.state(to) => {
+                self.stats.clocks_refused += 1;
+                Ok(())
+            }
+            Err(Refusal::Missing(_)) if before == self.state(to) => {
                 self.stats.refused_early += 1;
                 Ok(())
             }
@@ -241,12 +286,12 @@ impl World {
         }
         while self.exchange(original, witness, ALL)? {}
         let all = clone.pull(&Versions::new(), ALL).map_err(|r| format!("{r:?}"))?.batch;
-        let before = (self.nodes[witness].versions(), self.nodes[witness].rows());
+        let before = self.state(witness);
         match self.nodes[witness].push(transport::recut(all, &mut self.rng), false) {
             Err(Refusal::Equivocation(known, got)) if known != got => self.stats.clones_refused += 1,
             other => return Err(format!("node {witness} on a clone of node {original}: {other:?}")),
         }
-        match before == (self.nodes[witness].versions(), self.nodes[witness].rows()) {
+        match before == self.state(witness) {
             true => Ok(()),
             false => Err(format!("node {witness} refused a clone and changed")),
         }
@@ -278,17 +323,26 @@ impl World {
     }
 
     /// A replica shows what its own log stands for. Its log is rebuilt from what it hands out.
-    fn check_node(&mut self, node: usize) -> Step {
+    pub(super) fn check_node(&mut self, node: usize) -> Step {
         self.nodes[node].check().map_err(|what| format!("node {node}: {what}"))?;
         let log = oracle::log_of(self.everything(node)?).map_err(|error| format!("node {node}: {error}"))?;
         if log.versions() != self.nodes[node].versions() {
             return Err(format!("node {node} does not hand out what it knows"));
         }
         let (shown, right) = (self.rows(node), oracle::visible(&oracle::tables_of(&log)));
-        match shown == right {
-            true => Ok(()),
-            false => Err(format!("node {node} shows {shown:?}, its log stands for {right:?}")),
+        if shown != right {
+            return Err(format!("node {node} shows {shown:?}, its log stands for {right:?}"));
         }
+        let other = self.rng.below(self.nodes.len());
+        match self.nodes[other].versions() == self.nodes[node].versions() && self.rows(other) != shown {
+            true => Err(format!("nodes {node} and {other} know the same and show {shown:?}, {:?}", self.rows(other))),
+            false => Ok(()),
+        }
+    }
+
+    /// What must be as before when something was refused.
+    pub(super) fn state(&mut self, node: usize) -> (Versions, Vec<EventId>, Tables) {
+        (self.nodes[node].versions(), self.nodes[node].frontier(), self.nodes[node].rows())
     }
 
     /// What a replica shows, but for what a database's table cannot.
@@ -296,7 +350,7 @@ impl World {
         oracle::visible(&self.nodes[node].rows())
     }
 
-    fn everything(&mut self, node: usize) -> Result<Batch, String> {
+    pub(super) fn everything(&mut self, node: usize) -> Result<Batch, String> {
         let page = self.nodes[node].pull(&Versions::new(), ALL);
         Ok(page.map_err(|refusal| format!("node {node} refused a pull: {refusal:?}"))?.batch)
     }
@@ -304,7 +358,9 @@ impl World {
     /// All know the same, hold the same, and show what it stands for.
     fn check_final(&mut self) -> Step {
         self.check_node(0)?;
-        let events = oracle::fingerprint(&self.everything(0)?);
+        let all = self.everything(0)?;
+        self.ledger.check(&all)?;
+        let events = oracle::fingerprint(&all);
         self.stats.events = events.1;
         let (heads, rows) = (self.nodes[0].frontier(), self.rows(0));
         for node in 1..self.nodes.len() {

@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| crdt_engine::testkit::fuzz::binary_wire(bytes));
