@@ -231,8 +231,7 @@ fn scenario(bug: Option<Bug>) {
 fn check(memory: &Locked, scope: Scope, follower: &Follower, now: u64) {
     let found = store::list(memory, scope, scope_hash(scope), None, now).unwrap();
     let records = found.records.iter();
-    let shown: Shown =
-        records.map(|r| (found.key(r).to_vec(), (r.position, found.value(r).to_vec()))).collect();
+    let shown: Shown = records.map(|r| (found.key(r).to_vec(), (r.position, found.value(r).to_vec()))).collect();
     assert_eq!(follower.shown, shown, "at the end");
     for (position, held) in &follower.past {
         for (key, last) in shown.iter().filter(|(_, (changed, _))| changed <= position) {
