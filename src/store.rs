@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crdt_engine::ops::OpBuf;
-use crdt_engine::{Limits, OpRef, codec};
+use crdt_engine::{Limits, codec};
 
 use crate::catalog;
 use crate::docstate::Head;
@@ -63,33 +63,28 @@ pub fn row_hash(tbl: &str, row: &str) -> i64 {
 
 /// Where a run that starts at operation `from` ends.
 pub fn cut(ops: &OpBuf, from: usize, to: usize) -> usize {
+    let to = to.min(from + RUN_OPS);
     let mut bytes = 0;
-    for (i, op) in ops.range(from..to).enumerate() {
-        bytes += op_bytes(op);
-        if i == RUN_OPS || (bytes > RUN_BYTES && i > 0) {
-            return from + i;
+    for i in from..to {
+        bytes += ops.weight(i);
+        if bytes > RUN_BYTES && i > from {
+            return i;
         }
     }
     to
 }
 
-fn op_bytes(op: OpRef<'_>) -> usize {
-    let value = |v: crdt_engine::ValueRef<'_>| match v {
-        crdt_engine::ValueRef::Text(t) | crdt_engine::ValueRef::Json(t) => t.len(),
-        _ => 8,
-    };
-    match op {
-        OpRef::Insert { row, cells, .. } => row.len() + cells.iter().map(|(_, v)| value(v)).sum::<usize>(),
-        OpRef::Update { row, value: v, .. } => row.len() + value(v),
-        OpRef::Delete { row, .. } => row.len(),
-        OpRef::Opaque { payload, .. } => payload.len(),
-    }
-}
-
 /// Encodes operations `from..to` of a buffer as a run.
 pub fn encode(ops: &OpBuf, from: usize, to: usize, counter_start: u64, lamport_start: u64) -> Result<NewRun> {
-    let mut keys: Vec<i64> =
-        ops.range(from..to).filter_map(|op| op.row_key()).map(|(tbl, row)| row_hash(tbl, row)).collect();
+    let mut keys = Vec::new();
+    let mut last = None;
+    for key in ops.range(from..to).filter_map(|op| op.row_key()) {
+        // Several updates of one row mostly follow each other.
+        if last != Some(key) {
+            keys.push(row_hash(key.0, key.1));
+            last = Some(key);
+        }
+    }
     keys.sort_unstable();
     keys.dedup();
     let span: u64 = ops.range(from..to).map(|op| op.span()).sum();

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::spi::Param;
 use super::types::{Conv, TypeInfo};
-use super::unbound;
+use super::{forms, unbound};
 use crate::error::{Error, Result, state};
 
 /// Integers beyond this travel as strings: JavaScript's numbers end there.
@@ -310,11 +310,13 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
             }
             Conv::Float8 => float_value(f64::from_bits(datum.value() as u64), scratch),
             Conv::Text => {
-                let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-                let bytes = std::slice::from_raw_parts(
-                    pgrx::varlena::vardata_any(packed).cast::<u8>(),
-                    pgrx::varlena::varsize_any_exhdr(packed),
-                );
+                let bytes = forms::inline(datum).unwrap_or_else(|| {
+                    let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+                    std::slice::from_raw_parts(
+                        pgrx::varlena::vardata_any(packed).cast::<u8>(),
+                        pgrx::varlena::varsize_any_exhdr(packed),
+                    )
+                });
                 ValueRef::Text(std::str::from_utf8(bytes).expect("the database is UTF8"))
             }
             Conv::Jsonb | Conv::Json => {
@@ -338,6 +340,7 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
                 write_composite(fields, datum, scratch);
                 ValueRef::Json(scratch)
             }
+            Conv::Out { .. } if forms::write(ty.base, datum, scratch) => ValueRef::Text(scratch),
             Conv::Out { output } => {
                 let show = || call_output(*output, datum);
                 let text = if ty.names_objects() { super::spi::with_fixed_path(show) } else { show() };

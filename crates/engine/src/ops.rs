@@ -399,6 +399,17 @@ impl OpBuf {
         range.map(|i| self.get(i))
     }
 
+    /// The bytes of the texts of the operation at `index`, eight for any other value.
+    pub fn weight(&self, index: usize) -> usize {
+        let op = &self.ops[index];
+        let span = |s: Span| (s.to - s.from) as usize;
+        let cell = |cell: &Cell| match cell.value {
+            Stored::Text(s) | Stored::Json(s) => span(s),
+            _ => 8,
+        };
+        span(op.row) + self.stored_cells(op).iter().map(cell).sum::<usize>()
+    }
+
     /// All operations, in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = OpRef<'_>> + ExactSizeIterator {
         self.range(0..self.len())
@@ -435,7 +446,11 @@ impl OpBuf {
     }
 
     fn op(&mut self, kind: Kind, tbl: Sym, row: &str) -> Result<()> {
-        let row = self.span(row)?;
+        // Several updates of one row in turn: its id is kept once.
+        let row = match self.ops.last() {
+            Some(last) if !matches!(last.kind, Kind::Opaque { .. }) && self.text(last.row) == row => last.row,
+            _ => self.span(row)?,
+        };
         let cells = offset(self.cells.len())?;
         alloc::push(&mut self.ops, Op { kind, tbl, row, cells_from: cells, cells_to: cells })
     }

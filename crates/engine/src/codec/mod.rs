@@ -25,6 +25,7 @@ pub(crate) use bytes::{Input, put_bytes, put_varint, text, unzigzag, zigzag};
 pub(crate) use head::{compress, expand};
 pub(crate) use read::decode_within;
 pub use read::{decode, decode_rows};
+pub use times::{Moment, write_moment};
 
 use crate::alloc;
 use crate::error::{Error, Result};
