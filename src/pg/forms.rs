@@ -29,7 +29,7 @@ pub(super) unsafe fn write(base: Oid, datum: Datum, out: &mut String) -> bool {
 /// # Safety
 /// `datum` must be a live varlena, which the result must not outlive.
 pub(super) unsafe fn inline<'a>(datum: Datum) -> Option<&'a [u8]> {
-    use pgrx::varlena::{vardata_any, varatt_is_1b, varatt_is_1b_e, varatt_is_4b_u, varsize_any_exhdr};
+    use pgrx::varlena::{varatt_is_1b, varatt_is_1b_e, varatt_is_4b_u, vardata_any, varsize_any_exhdr};
     let packed: *const pg_sys::varlena = datum.cast_mut_ptr();
     // SAFETY: the caller's promise; the header says where the bytes are.
     unsafe {
