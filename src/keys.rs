@@ -38,18 +38,26 @@ fn upper_half(hash: i64) -> u32 {
     (hash as u64 >> 32) as u32
 }
 
-/// Indexes the rows of runs that have just been appended.
+fn count(runs: &[NewRun]) -> usize {
+    runs.iter().filter(|r| r.keys.len() > 1).map(|r| r.keys.len()).sum()
+}
+
+/// Do runs of a flush that touch several rows touch few in all? Then each carries the first of its hashes itself.
+pub fn few(runs: &[NewRun]) -> bool {
+    count(runs) <= SMALL
+}
+
+/// Indexes the rows of runs that have just been appended, but for those that the runs carry themselves.
 pub fn index(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
-    let several = || runs.iter().filter(|r| r.keys.len() > 1);
-    let count: usize = several().map(|r| r.keys.len()).sum();
+    let count = count(runs);
     if count == 0 {
         return Ok(());
     }
     if count <= SMALL {
         let rel = Relation::open(names.key, Lock::RowExclusive);
         let mut inserter = Inserter::new(&rel);
-        for run in several() {
-            for hash in &run.keys {
+        for run in runs {
+            for hash in run.keys.iter().skip(1) {
                 inserter.insert(&[
                     Field::I64(author.doc),
                     Field::I64(*hash),
@@ -61,7 +69,7 @@ pub fn index(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> 
         return Ok(());
     }
     let mut entries = Vec::with_capacity(count);
-    for run in several() {
+    for run in runs.iter().filter(|r| r.keys.len() > 1) {
         let entry = |hash: &i64| Entry { hash: upper_half(*hash), peer: author.peer, counter: run.counter_start };
         entries.extend(run.keys.iter().map(entry));
     }

@@ -1,5 +1,7 @@
 //! The log in its tables: runs, and which runs touch which rows.
 
+use std::cell::RefCell;
+
 use pgrx::pg_sys::Oid;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -20,6 +22,10 @@ pub const RUN_OPS: usize = 512;
 const RUN_BYTES: usize = 1 << 20;
 /// Runs read while heads are looked for after a start; tails older than that count as covered.
 const HEAD_SCAN_RUNS: usize = 20_000;
+
+thread_local! {
+    static ENCODER: RefCell<codec::Encoder> = RefCell::default();
+}
 
 /// A run about to be appended.
 pub struct NewRun {
@@ -78,7 +84,7 @@ pub fn cut(ops: &OpBuf, from: usize, to: usize) -> usize {
 pub fn encode(ops: &OpBuf, from: usize, to: usize, counter_start: u64, lamport_start: u64) -> Result<NewRun> {
     let mut keys = Vec::new();
     let mut last = None;
-    for key in ops.range(from..to).filter_map(|op| op.row_key()) {
+    for key in (from..to).filter_map(|i| ops.row_key(i)) {
         // Several updates of one row mostly follow each other.
         if last != Some(key) {
             keys.push(row_hash(key.0, key.1));
@@ -87,13 +93,13 @@ pub fn encode(ops: &OpBuf, from: usize, to: usize, counter_start: u64, lamport_s
     }
     keys.sort_unstable();
     keys.dedup();
-    let span: u64 = ops.range(from..to).map(|op| op.span()).sum();
+    let span: u64 = (from..to).map(|i| ops.span_of(i)).sum();
     Ok(NewRun {
         counter_start,
         counter_end: counter_start + span - 1,
         lamport_start,
         deps: Vec::new(),
-        ops: codec::encode(ops, from..to)?,
+        ops: ENCODER.with_borrow_mut(|encoder| encoder.encode(ops, from..to))?,
         keys,
     })
 }
@@ -103,6 +109,7 @@ pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::RowExclusive);
     let mut inserter = Inserter::new(&rel);
+    let few = keys::few(runs);
     for run in runs {
         let deps = encode_deps(&run.deps);
         inserter.insert(&[
@@ -117,10 +124,7 @@ pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
             Field::Text(author.actor),
             if deps.is_empty() { Field::Null } else { Field::Bytes(&deps) },
             Field::Bytes(&run.ops),
-            match run.keys[..] {
-                [one] => Field::I64(one),
-                _ => Field::Null,
-            },
+            run.keys.first().filter(|_| few || run.keys.len() == 1).map_or(Field::Null, |hash| Field::I64(*hash)),
         ]);
     }
     drop(inserter);

@@ -1,7 +1,7 @@
 //! Values between PostgreSQL and the engine (docs/format.md, "Values"), and datums for our own tables.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char};
 use std::fmt::Write;
 
@@ -584,8 +584,7 @@ pub struct PinnedSettings {
 impl PinnedSettings {
     /// Pins ISO dates, postgres intervals, shortest floats, hex bytea and UTC.
     pub fn pin() -> PinnedSettings {
-        // SAFETY: globals of a single-threaded backend, put back by `drop`, which runs on errors too. UTC is always
-        // known.
+        // SAFETY: globals of a single-threaded backend, put back by `drop`, which runs on errors too.
         unsafe {
             let saved = PinnedSettings {
                 date_style: pg_sys::DateStyle,
@@ -598,10 +597,22 @@ impl PinnedSettings {
             pg_sys::IntervalStyle = pg_sys::INTSTYLE_POSTGRES as i32;
             pg_sys::extra_float_digits = 3;
             unbound::set_bytea_output(unbound::BYTEA_OUTPUT_HEX);
-            pg_sys::session_timezone = pg_sys::pg_tzset(c"UTC".as_ptr());
+            pg_sys::session_timezone = utc();
             saved
         }
     }
+}
+
+/// The zone, which PostgreSQL keeps for the life of the backend once it has been asked for.
+fn utc() -> *mut pg_sys::pg_tz {
+    thread_local! {
+        static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) };
+    }
+    if UTC.get().is_null() {
+        // SAFETY: the name is NUL-terminated; UTC is always known.
+        UTC.set(unsafe { pg_sys::pg_tzset(c"UTC".as_ptr()) });
+    }
+    UTC.get()
 }
 
 impl Drop for PinnedSettings {

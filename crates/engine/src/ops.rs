@@ -261,6 +261,12 @@ impl OpBuf {
         self.text.len() - mark.text + self.bytes.len() - mark.bytes + ops + cells
     }
 
+    /// Bytes of memory it holds, in use or not; names and references do not count.
+    pub fn capacity(&self) -> usize {
+        let (ops, cells) = (self.ops.capacity() * size_of::<Op>(), self.cells.capacity() * size_of::<Cell>());
+        self.text.capacity() + self.bytes.capacity() + ops + cells
+    }
+
     /// The symbol of a name, interned at need. For names from the catalog; [`OpBuf::intern`] is for names from outside.
     pub fn sym(&mut self, name: &str) -> Sym {
         self.intern(name).expect("memory for a name")
@@ -397,6 +403,20 @@ impl OpBuf {
     /// Operations of a range of indices, in order.
     pub fn range(&self, range: Range<usize>) -> impl DoubleEndedIterator<Item = OpRef<'_>> + ExactSizeIterator {
         range.map(|i| self.get(i))
+    }
+
+    /// Table and row id of the operation at `index`: [`OpRef::row_key`].
+    pub fn row_key(&self, index: usize) -> Option<(&str, &str)> {
+        let op = &self.ops[index];
+        (!matches!(op.kind, Kind::Opaque { .. })).then(|| (self.name(op.tbl), self.text(op.row)))
+    }
+
+    /// How many counters the operation at `index` takes: [`OpRef::span`].
+    pub fn span_of(&self, index: usize) -> u64 {
+        match self.ops[index].kind {
+            Kind::Opaque { span, .. } => span,
+            _ => 1,
+        }
     }
 
     /// The bytes of the texts of the operation at `index`, eight for any other value.
