@@ -17,7 +17,7 @@ use crate::registers;
 
 /// Databases that can broadcast at a time.
 pub const DATABASES: usize = 64;
-/// Docs whose commits wait to be told of; with more of them, all docs are.
+/// Docs that wait to be told of; with more of them, all docs are.
 const CHANGED: usize = 4096;
 /// A worker is not started more often.
 const RETRY_MICROS: i64 = 1_000_000;
@@ -86,6 +86,8 @@ pub struct Database {
     listeners: [AtomicI32; 2],
     /// Changes of registers up to this position have been told.
     sent: AtomicU64,
+    /// Registers of more docs than could be noted were forgotten before anybody was told.
+    forgot_any: AtomicBool,
     /// How often it was asked that every doc be announced, and how many of these requests have been met.
     every_doc_asked: AtomicU32,
     every_doc_done: AtomicU32,
@@ -95,11 +97,11 @@ pub struct Database {
 /// All databases.
 pub struct Databases([Database; DATABASES]);
 
-/// Docs with commits that nobody was told of.
+/// Docs that nobody was told of, by database and channel: those of commits, and those of registers that were forgotten.
 #[derive(Clone, Copy)]
 struct Changed {
     count: usize,
-    docs: [(u32, i64); CHANGED],
+    docs: [(u32, u32, i64); CHANGED],
 }
 
 crate::pg::shmem::plain!(Databases);
@@ -261,6 +263,20 @@ impl Database {
         self.sent.fetch_max(position, SeqCst);
     }
 
+    /// The docs of which registers were forgotten before anybody was told, taken away; and whether there are more.
+    pub fn take_forgotten(&self) -> (Vec<i64>, bool) {
+        let any = self.forgot_any.swap(false, SeqCst);
+        (take_changed(self.db.load(SeqCst), Channel::Ephemeral), any)
+    }
+
+    /// Puts them back: listeners could not be told.
+    pub fn put_back_forgotten(&self, docs: &[i64], any: bool) {
+        let fits = note(self.db.load(SeqCst), Channel::Ephemeral, docs.iter().copied());
+        if any || !fits {
+            self.forgot_any.store(true, SeqCst);
+        }
+    }
+
     /// A request to announce every doc that has not been met.
     pub fn every_doc(&self) -> Option<u32> {
         let asked = self.every_doc_asked.load(SeqCst);
@@ -314,22 +330,37 @@ pub fn before_commit() {
 /// A commit changed these docs. Called when it is visible; nothing here can fail.
 pub fn docs_changed(docs: impl Iterator<Item = i64>) {
     let Some(database) = existing().filter(|database| database.has_listeners(Channel::Changes)) else { return };
-    let db = pg::database();
-    let fits = CHANGED_BLOCK.with(true, |changed| docs.map(|doc| changed.add(db, doc)).fold(true, |a, b| a & b));
-    if fits != Some(true) {
+    if !note(pg::database(), Channel::Changes, docs) {
         database.every_doc_asked.fetch_add(1, SeqCst);
     }
     database.mark();
 }
 
-/// The docs of a database that commits have changed, taken away.
-pub fn take_changed(db: u32) -> Vec<i64> {
+/// A register of a doc was forgotten, whose last position this was: if listeners have not been told so far, they have to be told
+/// of the doc. Called under a shard's lock, which nobody waits for who holds the lock that is taken here.
+pub fn register_forgot(db: u32, doc: i64, position: u64) {
+    let Some(database) = find(db) else { return };
+    if database.has_listeners(Channel::Ephemeral) && position > database.sent() {
+        database.put_back_forgotten(&[doc], false);
+        database.mark();
+    }
+}
+
+/// Notes docs to be told of. False when there is no room for all.
+fn note(db: u32, channel: Channel, docs: impl Iterator<Item = i64>) -> bool {
+    let add = |changed: &mut Changed| docs.map(|doc| changed.add((db, channel as u32, doc))).fold(true, |a, b| a & b);
+    CHANGED_BLOCK.with(true, add) == Some(true)
+}
+
+/// The docs of a database that are to be told of, taken away.
+pub fn take_changed(db: u32, channel: Channel) -> Vec<i64> {
     let mut docs = Vec::with_capacity(CHANGED);
     CHANGED_BLOCK.with(true, |changed| {
         let mut kept = 0;
         for i in 0..changed.count {
-            if changed.docs[i].0 == db {
-                docs.push(changed.docs[i].1);
+            let (of, on, doc) = changed.docs[i];
+            if (of, on) == (db, channel as u32) {
+                docs.push(doc);
             } else {
                 changed.docs[kept] = changed.docs[i];
                 kept += 1;
@@ -342,16 +373,16 @@ pub fn take_changed(db: u32) -> Vec<i64> {
 
 impl Changed {
     /// False when there is no room.
-    fn add(&mut self, db: u32, doc: i64) -> bool {
+    fn add(&mut self, doc: (u32, u32, i64)) -> bool {
         // The busiest docs are the last ones added; a doc that is there twice is told once all the same.
         let recent = self.count.saturating_sub(32);
-        if self.docs[recent..self.count].contains(&(db, doc)) {
+        if self.docs[recent..self.count].contains(&doc) {
             return true;
         }
         if self.count == CHANGED {
             return false;
         }
-        self.docs[self.count] = (db, doc);
+        self.docs[self.count] = doc;
         self.count += 1;
         true
     }
@@ -400,6 +431,10 @@ pub fn after_statement(statement: &Statement<'_>, succeeded: bool) {
 }
 
 fn listen(channel: Channel) -> Result<()> {
+    // LISTEN is about to fail on a standby, and so would NOTIFY.
+    if pg::xact::in_recovery() {
+        return Ok(());
+    }
     let mut listens = LISTENS.get();
     let Some(registers) = registers::registers().filter(|_| !listens[channel as usize]) else { return Ok(()) };
     let database = own().ok_or_else(too_many_databases)?;
@@ -451,7 +486,9 @@ fn forget_database(db: u32) {
     if let Some(registers) = registers::registers() {
         store::drop_database(&registers, db, None);
     }
-    drop(take_changed(db));
+    for channel in Channel::ALL {
+        drop(take_changed(db, channel));
+    }
     CHANGED_BLOCK.with(true, |_| {
         if let Some(gone) = find(db) {
             gone.clear();
@@ -469,6 +506,7 @@ impl Database {
         self.suspended_until.store(0, SeqCst);
         self.listeners.iter().for_each(|count| count.store(0, SeqCst));
         self.sent.store(0, SeqCst);
+        self.forgot_any.store(false, SeqCst);
         self.every_doc_asked.store(0, SeqCst);
         self.every_doc_done.store(0, SeqCst);
         self.stats.clear();

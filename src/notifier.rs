@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use crdt_engine::ephemeral::{message, store};
+use crdt_engine::ephemeral::{Scope, message, store};
 use crdt_engine::wire::json;
 
 use crate::broadcast::{self, Channel, Database};
@@ -142,29 +142,47 @@ impl Notifier {
         let since = self.database.sent();
         let changed = store::changed_docs(&self.registers, pg::database(), since).map_err(|e| e.to_string())?;
         let (until, scopes) = changed;
-        let told = match scopes.is_empty() {
-            true => 0,
-            false => worker::transaction(|| {
-                catalog::names()?;
-                let mut told = 0;
-                for scope in scopes.iter().filter(|scope| scope.log == catalog::log_oid()) {
-                    let hash = self.registers.scope_hash(*scope);
-                    let now = self.registers.now();
-                    let changes = store::since(&self.registers, *scope, hash, since, Some(until), now)?;
-                    if changes.found.records.is_empty() && !changes.too_old {
-                        continue;
-                    }
-                    let payload = shows_payload(scope.doc)?;
-                    for text in message::messages(scope.doc, &changes, since, self.registers.base(), payload)? {
-                        worker::notify(Channel::Ephemeral.name(), &text);
-                        told += 1;
-                    }
-                }
-                Ok(told)
-            })?,
-        };
-        self.database.set_sent(until);
-        Ok(told)
+        let (forgotten, any) = self.database.take_forgotten();
+        if scopes.is_empty() && forgotten.is_empty() && !any {
+            self.database.set_sent(until);
+            return Ok(0);
+        }
+        let told = worker::transaction(|| {
+            catalog::names()?;
+            let resets = self.tell_resets(&forgotten, any, until);
+            let scopes =
+                scopes.iter().filter(|scope| scope.log == catalog::log_oid() && !forgotten.contains(&scope.doc));
+            scopes.map(|scope| self.tell_doc(*scope, since, until)).sum::<Result<u64>>().map(|told| told + resets)
+        });
+        match told.is_ok() {
+            true => self.database.set_sent(until),
+            false => self.database.put_back_forgotten(&forgotten, any),
+        }
+        told
+    }
+
+    /// What changed in a doc.
+    fn tell_doc(&self, scope: Scope, since: u64, until: u64) -> Result<u64> {
+        let (hash, now) = (self.registers.scope_hash(scope), self.registers.now());
+        let changes = store::since(&self.registers, scope, hash, since, Some(until), now)?;
+        if changes.found.records.is_empty() && !changes.too_old {
+            return Ok(0);
+        }
+        let payload = shows_payload(scope.doc)?;
+        let texts = message::messages(scope.doc, &changes, since, self.registers.base(), payload)?;
+        texts.iter().for_each(|text| worker::notify(Channel::Ephemeral.name(), text));
+        Ok(texts.len() as u64)
+    }
+
+    /// That docs are to be taken whole, `any`: all of them. What was in them is forgotten already.
+    fn tell_resets(&self, docs: &[i64], any: bool, until: u64) -> u64 {
+        let all = any.then_some(None).into_iter();
+        let mut told = 0;
+        for doc in docs.iter().copied().map(Some).chain(all) {
+            worker::notify(Channel::Ephemeral.name(), &message::reset(doc, self.registers.base() + until));
+            told += 1;
+        }
+        told
     }
 
     /// Docs that commits have changed.
@@ -172,7 +190,7 @@ impl Notifier {
         if !self.database.has_listeners(Channel::Changes) {
             return Ok(0);
         }
-        let changed = broadcast::take_changed(pg::database());
+        let changed = broadcast::take_changed(pg::database(), Channel::Changes);
         if self.every_doc.is_none() {
             self.every_doc = self.database.every_doc().map(|asked| (asked, i64::MIN));
         }

@@ -129,4 +129,8 @@ impl Counts for Counted {
     fn evicted(&self, db: u32) {
         broadcast::count_in(db, |counts| &counts.evictions);
     }
+
+    fn forgot(&self, scope: Scope, position: u64) {
+        broadcast::register_forgot(scope.db, scope.doc, position);
+    }
 }

@@ -38,6 +38,7 @@ pub struct Uncounted;
 impl Counts for Uncounted {
     fn expired(&self, _db: u32) {}
     fn evicted(&self, _db: u32) {}
+    fn forgot(&self, _scope: Scope, _position: u64) {}
 }
 
 /// A name with hashes as good as a test needs.

@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+#[cfg(test)]
+mod tests;
+
 use super::store::{Changes, Found, Record};
 use crate::error::{Error, Result};
 use crate::scan::write_string;
@@ -111,18 +114,24 @@ pub fn write_changes(
     })
 }
 
+/// The message that a doc, or every doc of the database, is to be taken whole: something of it was forgotten.
+pub fn reset(doc: Option<i64>, position: u64) -> String {
+    let doc = doc.map_or("null".into(), |doc| doc.to_string());
+    format!("{{\"doc\":{doc},\"position\":{position},\"reset\":true}}")
+}
+
 /// The messages that tell of a doc's changes after `since`, none longer than [`MAX_MESSAGE`]. `base` is added to positions.
 ///
 /// Each carries the position up to which it and those before it tell everything. A register whose value does not fit is told
 /// without it, one whose name does not fit is not named: the position says that something changed. Without `payload`
 /// there is one message with doc and position alone.
 pub fn messages(doc: i64, changes: &Changes, since: u64, base: u64, payload: bool) -> Result<Vec<String>> {
-    let bare = |position: u64, more: &str| format!("{{\"doc\":{doc},\"position\":{}{more}}}", base + position);
+    let bare = |position: u64| format!("{{\"doc\":{doc},\"position\":{}}}", base + position);
     if changes.too_old {
-        return Ok(vec![bare(changes.position, ",\"reset\":true")]);
+        return Ok(vec![reset(Some(doc), base + changes.position)]);
     }
     if !payload {
-        return Ok(vec![bare(changes.position, "")]);
+        return Ok(vec![bare(changes.position)]);
     }
     let found = &changes.found;
     let mut records = found.records.clone();
@@ -132,7 +141,7 @@ pub fn messages(doc: i64, changes: &Changes, since: u64, base: u64, payload: boo
     while from < records.len() {
         // As many as fit: the sizes of what is written for each add up to at least what they take together.
         let mut to = from;
-        let mut size = bare(u64::MAX >> 1, "").len() + 40;
+        let mut size = bare(u64::MAX >> 1).len() + 40;
         let mut fits = Vec::new();
         while to < records.len() {
             let (whole, short) =
@@ -154,7 +163,7 @@ pub fn messages(doc: i64, changes: &Changes, since: u64, base: u64, payload: boo
         let with_value = |record: &Record| part.iter().any(|(r, value)| r.position == record.position && *value);
         write_changes(&mut message, found, &named, since, with_value)?;
         message.push('}');
-        out.push(if message.len() <= MAX_MESSAGE { message } else { bare(position, "") });
+        out.push(if message.len() <= MAX_MESSAGE { message } else { bare(position) });
         from = to;
     }
     Ok(out)

@@ -144,6 +144,9 @@ pub struct Turn<'t> {
     pub expired: &'t mut dyn FnMut(u32),
     /// Told the database of each register that was dropped to make room.
     pub evicted: &'t mut dyn FnMut(u32),
+    /// Told the doc of each register that was forgotten, and its last position: whoever knows less of the doc has to take
+    /// it whole, and nothing else in the store says so.
+    pub forgot: &'t mut dyn FnMut(Scope, u64),
 }
 
 /// A shard to read.
@@ -478,6 +481,9 @@ impl Shard<'_> {
         self.release(at);
         let forgotten = self.view().doc_forgotten(doc).max(position);
         set64(self.block(doc), DOC_FORGOTTEN, forgotten);
+        if position > self.view().doc_position(doc) {
+            self.touch_doc(doc, position);
+        }
         if self.view().block(doc)[DOC_FIRST] == NIL {
             self.head.forgotten = self.head.forgotten.max(forgotten);
             self.unlink_doc(doc);
@@ -721,6 +727,10 @@ impl Shard<'_> {
                 self.block(first)[NEWER] = at;
             }
         }
+        self.touch_doc(doc, position);
+    }
+
+    fn touch_doc(&mut self, doc: Ref, position: u64) {
         set64(self.block(doc), DOC_POSITION, position);
         if self.head.newest != doc {
             self.unlink_doc(doc);

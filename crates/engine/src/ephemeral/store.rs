@@ -22,12 +22,14 @@ pub trait Memory {
     fn draw(&self) -> u64;
 }
 
-/// What changing a store counts: each is told the database.
+/// Told of what happens to registers besides being written.
 pub trait Counts {
     /// A value expired.
     fn expired(&self, db: u32);
     /// A register was dropped to make room.
     fn evicted(&self, db: u32);
+    /// A register of a doc was forgotten, whose last position this was. Called under the shard's lock.
+    fn forgot(&self, scope: Scope, position: u64);
 }
 
 /// A register, copied out.
@@ -130,6 +132,7 @@ fn with_turn<M: Memory, R>(memory: &M, now: u64, counts: &impl Counts, body: imp
         draw: &mut || memory.draw(),
         expired: &mut |db| counts.expired(db),
         evicted: &mut |db| counts.evicted(db),
+        forgot: &mut |scope, position| counts.forgot(scope, position),
     })
 }
 
@@ -267,7 +270,7 @@ pub fn everything<M: Memory>(memory: &M, scope: Scope, scope_hash: u64, now: u64
 }
 
 /// The docs of a database in which something changed after a position, each once, ascending; and the position up to which
-/// that holds.
+/// that holds. A change that was forgotten since is not in it: see [`Counts::forgot`].
 pub fn changed_docs<M: Memory>(memory: &M, db: u32, position: u64) -> Result<(u64, Vec<Scope>)> {
     let until = memory.position();
     let mut docs = Vec::new();

@@ -13,13 +13,13 @@ const A: Scope = Scope { db: 1, log: 7, doc: 1 };
 const B: Scope = Scope { db: 1, log: 7, doc: 2 };
 const ELSEWHERE: Scope = Scope { db: 2, log: 7, doc: 1 };
 
-struct Vectors {
+pub(super) struct Vectors {
     shards: Vec<RefCell<Owned>>,
     position: Cell<u64>,
 }
 
 impl Vectors {
-    fn new(shards: usize, blocks: usize) -> Vectors {
+    pub(super) fn new(shards: usize, blocks: usize) -> Vectors {
         Vectors { shards: (0..shards).map(|_| RefCell::new(Owned::new(blocks))).collect(), position: Cell::new(0) }
     }
 
@@ -51,7 +51,7 @@ impl Memory for Vectors {
     }
 }
 
-const EVERYTHING: Role = Role { number: 10, blocks: u32::MAX };
+pub(super) const EVERYTHING: Role = Role { number: 10, blocks: u32::MAX };
 
 fn write<'a>(scope: Scope, key: &'a str, timestamp: f64, peer: &'a str, value: &'a str) -> Write<'a> {
     Write {
@@ -155,6 +155,7 @@ fn what_is_not_renewed_expires_once() {
     let store = Vectors::new(1, 64);
     struct Expired(Cell<u32>);
     impl Counts for Expired {
+        fn forgot(&self, _scope: Scope, _position: u64) {}
         fn expired(&self, db: u32) {
             self.0.set(self.0.get() + db);
         }
@@ -212,6 +213,40 @@ fn memory_that_is_full_gives_up_what_expired_and_then_refuses() {
     assert_eq!(set(&store, &poor, 40_000), Err(Full::Role));
     poor.role.blocks = 3;
     assert!(set(&store, &poor, 40_000).is_ok());
+    store.check();
+}
+
+#[test]
+fn what_is_forgotten_before_anybody_could_know_is_reported() {
+    struct Forgot(RefCell<Vec<(Scope, u64)>>);
+    impl Counts for Forgot {
+        fn expired(&self, _db: u32) {}
+        fn evicted(&self, _db: u32) {}
+        fn forgot(&self, scope: Scope, position: u64) {
+            self.0.borrow_mut().push((scope, position));
+        }
+    }
+    let forgot = Forgot(RefCell::default());
+    let store = Vectors::new(1, 9);
+    let mut short = write(A, "short", 1.0, "a", "1");
+    short.ttl = 1_000;
+    set(&store, &short, 0).unwrap();
+    for key in ["k", "l"] {
+        set(&store, &write(A, key, 1.0, "a", "1"), 0).unwrap();
+    }
+    // To make room: its doc stays, with the others.
+    let known = store.position();
+    assert!(store::set(&store, &write(B, "k", 1.0, "a", "1"), 5_000, &forgot).unwrap().0.is_ok());
+    assert_eq!(*forgot.0.borrow(), [(A, known + 1)]);
+    store.check();
+    assert!(store::since(&store, A, name(A, b"", b"").scope_hash, known, None, 5_000).unwrap().too_old);
+    // By time: a removal that was remembered, of a doc that goes with it.
+    let removed = name(B, b"ns", b"k");
+    store::remove(&store, &removed, 2.0, 6_000, &forgot);
+    let position = store.position();
+    store::turn(&store, 40_000, &forgot);
+    assert!(forgot.0.borrow().contains(&(B, position)));
+    assert!(!store::changed_docs(&store, B.db, known).unwrap().1.contains(&B), "nothing else tells of it");
     store.check();
 }
 

@@ -90,7 +90,9 @@ impl Shard<'_> {
                     }
                     done += 1;
                     if self.view().removed(at) {
-                        self.forget(at, self.view().position(at));
+                        let position = self.view().position(at);
+                        (turn.forgot)(self.view().scope(self.view().doc_of(at)), position);
+                        self.forget(at, position);
                     } else {
                         self.expire_if_due(at, turn);
                     }
@@ -109,8 +111,10 @@ impl Shard<'_> {
             while at != NIL {
                 let after = self.view().block(at)[AFTER];
                 if self.view().deadline(at) <= turn.now {
-                    (turn.evicted)(self.view().scope(self.view().doc_of(at)).db);
+                    let scope = self.view().scope(self.view().doc_of(at));
                     let position = (turn.draw)();
+                    (turn.evicted)(scope.db);
+                    (turn.forgot)(scope, position);
                     self.forget(at, position);
                 }
                 at = after;
