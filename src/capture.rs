@@ -723,6 +723,10 @@ impl RowNow {
 
 /// The rows of these ids as the table shows them to its owner, our own writes included.
 pub fn read_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, RowNow>> {
+    relation::in_scratch_memory(|| read_these_rows(table, row_ids))
+}
+
+fn read_these_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, RowNow>> {
     let mut found = FxHashMap::default();
     let keys = crate::apply::KeyArrays::new(table, row_ids.iter().copied())?;
     let sql = format!(

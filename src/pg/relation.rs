@@ -608,6 +608,11 @@ impl RowMemory {
     }
 }
 
+/// Runs `body` with memory of its own: what it allocates from PostgreSQL is gone afterwards.
+pub fn in_scratch_memory<R>(body: impl FnOnce() -> R) -> R {
+    RowMemory::new().row(body)
+}
+
 impl Drop for RowMemory {
     fn drop(&mut self) {
         if !std::thread::panicking() {
