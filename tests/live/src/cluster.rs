@@ -54,7 +54,8 @@ impl Cluster {
     /// tests; `scripts/live` removes it.
     pub fn shared() -> &'static Cluster {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
-        SHARED.get_or_init(|| Cluster::start("shared", &[]))
+        // Each database in which somebody listens has a worker, also for a while afterwards.
+        SHARED.get_or_init(|| Cluster::start("shared", &["max_worker_processes=60"]))
     }
 
     /// A database with the extension in it, new on every call. Answers its name.

@@ -513,10 +513,10 @@ impl Shard<'_> {
             let held = known.map_or(0, |at| view.size(at));
             let own = known.filter(|at| view.role_of(*at) == write.role.number as usize % ROLES).map_or(0, |_| held);
             let doc = u32::from(view.find_doc(write.name.scope, write.name.scope_hash).is_none());
-            let full = if view.filled_by(write.role.number) - own + size > write.role.blocks {
-                Full::Role
-            } else if size + doc > view.room() + held {
+            let full = if size + doc > view.room() + held {
                 Full::Memory
+            } else if view.filled_by(write.role.number) - own + size > write.role.blocks {
+                Full::Role
             } else {
                 return Ok(());
             };

@@ -328,7 +328,8 @@ pub fn drop_database<M: Memory>(memory: &M, db: u32, keep: Option<u32>) {
                 else {
                     break;
                 };
-                let position = memory.draw();
+                // Readers of a database that is gone are gone too; those of a former installation start anew.
+                let position = if keep.is_some() { memory.draw() } else { view.position(at) };
                 shard.forget(at, position);
             }
         });
