@@ -55,7 +55,7 @@ COMMENT ON TABLE crdt.event_run IS 'The log: append-only runs of consecutive eve
 COMMENT ON COLUMN crdt.event_run.counter_end IS 'The run''s last counter';
 COMMENT ON COLUMN crdt.event_run.lamport_end IS 'The run''s last lamport: no event of it competes with anything newer';
 COMMENT ON COLUMN crdt.event_run.txn IS 'Transaction that wrote the run: runs of one peer with equal txn are pulled together';
-COMMENT ON COLUMN crdt.event_run.row_hash IS 'Hash of (table, row id) when the run is about one row; see crdt.event_key for others';
+COMMENT ON COLUMN crdt.event_run.row_hash IS 'Hash of (table, row id) when the run is about one row, one of them when it is about few; see crdt.event_key for the others';
 COMMENT ON COLUMN crdt.event_run.deps IS 'Heads the first event was made on top of: pairs of varint peer number, varint counter';
 
 CREATE TABLE crdt.event_key (

@@ -5,6 +5,7 @@
 pub mod datum;
 pub mod entry;
 pub mod executor;
+mod forms;
 pub mod function;
 pub mod inval;
 pub mod jsonb;

@@ -18,6 +18,9 @@ mod raw {
         pub fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
         pub fn get_primary_key_attnos(relid: Oid, deferrable_ok: bool, constraint: *mut Oid) -> *mut pg_sys::Bitmapset;
         pub fn get_partition_ancestors(relid: Oid) -> *mut pg_sys::List;
+        pub fn GetCurrentTransactionNestLevel() -> c_int;
+        pub fn GetCurrentTransactionStartTimestamp() -> i64;
+        pub fn GetTopTransactionIdIfAny() -> pg_sys::TransactionId;
     }
 }
 
@@ -50,8 +53,8 @@ pub unsafe fn nextval(relid: Oid) -> i64 {
 
 /// How deep inside triggers we are.
 pub unsafe fn trigger_depth() -> i32 {
-    // SAFETY: the function reads a counter and ignores its argument.
-    unsafe { pg_guard_ffi_boundary(|| raw::pg_trigger_depth(std::ptr::null_mut())) }.value() as i32
+    // SAFETY: the function reads a counter, ignores its argument and cannot raise an error.
+    unsafe { raw::pg_trigger_depth(std::ptr::null_mut()) }.value() as i32
 }
 
 /// A partition's ancestors, the root last.
@@ -84,4 +87,24 @@ pub unsafe fn inheritors(parent: Oid) -> *mut pg_sys::List {
 pub fn notify(channel: &CStr, payload: &CStr) {
     // SAFETY: inside a transaction; copies both.
     unsafe { pg_guard_ffi_boundary(|| raw::Async_Notify(channel.as_ptr(), payload.as_ptr())) }
+}
+
+// These return a variable and cannot raise an error: the boundary would cost more than they do.
+
+/// How deep inside of transaction blocks we are.
+pub fn nest_level() -> i32 {
+    // SAFETY: a plain read in a single-threaded backend.
+    unsafe { raw::GetCurrentTransactionNestLevel() }
+}
+
+/// When the transaction started.
+pub fn started_at() -> i64 {
+    // SAFETY: as above.
+    unsafe { raw::GetCurrentTransactionStartTimestamp() }
+}
+
+/// The top transaction's id, 0 for none yet.
+pub fn top_xid() -> u32 {
+    // SAFETY: as above.
+    unsafe { raw::GetTopTransactionIdIfAny() }.into_inner()
 }

@@ -615,7 +615,7 @@ impl Shard<'_> {
         let seconds = write.ttl.div_ceil(1_000) as u32;
         let block = self.block(at);
         block[BYTES] = first;
-        block[FLAGS] = seconds << 10 | write.role.number % ROLES as u32;
+        block[FLAGS] = (seconds << 10) | (write.role.number % ROLES as u32);
         block[NAME_LENS] = (parts[2].len() as u32) << 24 | (parts[0].len() as u32) << 16 | parts[1].len() as u32;
         block[VALUE_LEN] = block[VALUE_LEN] & 0xff << 24 | parts[3].len() as u32;
         self.account(at, size as i32);
