@@ -76,6 +76,16 @@ SELECT crdt.ephemeral_set(:doc, 'ns', 'k', '1', 1, 'p');
 SELECT crdt.ephemeral_get(:doc, 'ns', 'k');
 SELECT crdt.ephemeral_remove(:doc, 'ns', 'k');
 RESET ROLE;
+-- A view asks for the function it calls, too.
+GRANT SELECT ON crdt.ephemeral, crdt.stat_ephemeral TO crdt_app;
+SET ROLE crdt_app;
+SELECT key FROM crdt.ephemeral WHERE doc = :doc;
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION crdt.ephemeral_entries(), crdt.ephemeral_stats() TO crdt_app;
+SET ROLE crdt_app;
+SELECT key FROM crdt.ephemeral WHERE doc = :doc;
+SELECT entries > 0 AS entries FROM crdt.stat_ephemeral;
+RESET ROLE;
 -- Whoever may execute it sets what notifications tell, though the table is not theirs.
 GRANT EXECUTE ON FUNCTION crdt.set_notify_payload(bigint, boolean) TO crdt_app;
 SET ROLE crdt_app;
