@@ -56,6 +56,7 @@ pub fn run() {
                 if !rest(database, BACK_OFF) {
                     break;
                 }
+                shorten_queue();
                 continue;
             }
         }
@@ -73,6 +74,13 @@ pub fn run() {
     }
     // Told to end: by an administrator, for a statement that wants nobody here, or with the server.
     database.succeed();
+}
+
+/// Has PostgreSQL drop what all listeners have read from its queue of notifications. It does so when one is sent, which a full
+/// queue prevents for ever, and when it is asked how full the queue is.
+fn shorten_queue() {
+    let sql = "SELECT pg_catalog.pg_notification_queue_usage()";
+    let _ = worker::transaction(|| spi::connect(|c| c.run(sql, &[], true).map(|_| ())));
 }
 
 /// Is the extension there? Where it is not, LISTEN starts workers in vain.

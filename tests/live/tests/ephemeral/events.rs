@@ -72,9 +72,9 @@ fn two_sessions_of_one_person() {
     client.batch_execute("SELECT crdt.presence_set(1, 'ann/b', 'tab 2', '{\"at\": 2}', '1 s')").unwrap();
     let left = |listener: &mut Listener, key: &str| {
         listener.hear("a session to leave", |l| {
-            let events =
+            let mut events =
                 l.heard.iter().filter_map(|m| m.event("presence", key).map(|(event, _)| (event.to_owned(), m.at)));
-            events.last().filter(|(event, _)| event == "leave").map(|(_, at)| at)
+            events.next_back().filter(|(event, _)| event == "leave").map(|(_, at)| at)
         })
     };
     assert!(left(&mut listener, "ann%2Fb/tab 2").duration_since(renewed) > Duration::from_millis(950));
