@@ -491,7 +491,8 @@ COMMENT ON COLUMN crdt.stat_ephemeral.reset_at IS 'When counting began';
 --
 -- crdt.pull shows all of a doc to whoever may execute it, and crdt.history and crdt.verify all of a table; what crdt.push
 -- writes to tables it writes as the caller. crdt.track and crdt.repair also want the table's owner. Views are granted with
--- GRANT SELECT ON crdt.docs TO ...; crdt.event_runs calls crdt.run_deps(bytea) and crdt.run_ops(bytea) as its reader.
+-- GRANT SELECT ON crdt.docs TO ...; crdt.event_runs calls crdt.run_deps(bytea) and crdt.run_ops(bytea) as its reader,
+-- crdt.ephemeral crdt.ephemeral_entries(), and crdt.stat_ephemeral crdt.ephemeral_stats().
 -- This section stays the last of the script: it covers every function above.
 REVOKE ALL ON SCHEMA crdt FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA crdt FROM PUBLIC;

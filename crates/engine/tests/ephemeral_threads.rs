@@ -1,4 +1,4 @@
-//! The store of ephemeral registers under every order its locks allow (`shuttle` picks the next thread at each of them):
+//! The store of ephemeral registers under many orders its locks allow (`shuttle` picks the next thread at each of them):
 //! whoever follows by positions ends with what the store shows, and the memory stays sound.
 
 use std::collections::{BTreeMap, HashMap};

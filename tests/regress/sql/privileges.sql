@@ -48,3 +48,54 @@ SELECT actor, operation, value FROM crdt.history('secrets', '1') WHERE "column" 
 DROP OWNED BY crdt_app;
 DROP ROLE crdt_app;
 DROP TABLE secrets;
+
+-- Ephemeral registers and notifications.
+SELECT crdt.create_doc('hub', 'privileges of registers') AS doc \gset
+CREATE ROLE crdt_app;
+GRANT USAGE ON SCHEMA crdt TO crdt_app;
+SET ROLE crdt_app;
+SELECT crdt.ephemeral_set(:doc, 'ns', 'k', '1');
+SELECT crdt.ephemeral_get(:doc, 'ns', 'k');
+SELECT crdt.ephemeral_since(:doc, 0);
+SELECT crdt.ephemeral_clear(:doc);
+SELECT crdt.presence(:doc);
+SELECT crdt.set_notify_payload(:doc, false);
+SELECT crdt.stat_ephemeral_reset();
+SELECT * FROM crdt.ephemeral;
+SELECT * FROM crdt.stat_ephemeral;
+SET crdt_db.ephemeral_max_value = '1MB';
+SET crdt_db.ephemeral_role_share = 100;
+SET crdt_db.max_timestamp_drift = '1d';
+SET crdt_db.notify_payload = on;
+-- Its own time to live is anybody's to choose.
+SET crdt_db.ephemeral_ttl = '1min';
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION crdt.ephemeral_set(bigint, text, text, jsonb, float8, text, interval), crdt.ephemeral_get(bigint, text, text) TO crdt_app;
+SET ROLE crdt_app;
+SELECT crdt.ephemeral_set(:doc, 'ns', 'k', '1', 1, 'p');
+SELECT crdt.ephemeral_get(:doc, 'ns', 'k');
+SELECT crdt.ephemeral_remove(:doc, 'ns', 'k');
+RESET ROLE;
+-- A view asks for the function it calls, too.
+GRANT SELECT ON crdt.ephemeral, crdt.stat_ephemeral TO crdt_app;
+SET ROLE crdt_app;
+SELECT key FROM crdt.ephemeral WHERE doc = :doc;
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION crdt.ephemeral_entries(), crdt.ephemeral_stats() TO crdt_app;
+SET ROLE crdt_app;
+SELECT key FROM crdt.ephemeral WHERE doc = :doc;
+SELECT entries > 0 AS entries FROM crdt.stat_ephemeral;
+RESET ROLE;
+-- Whoever may execute it sets what notifications tell, though the table is not theirs.
+GRANT EXECUTE ON FUNCTION crdt.set_notify_payload(bigint, boolean) TO crdt_app;
+SET ROLE crdt_app;
+SELECT crdt.set_notify_payload(:doc, false);
+SELECT crdt.set_notify_payload(:doc, NULL);
+SELECT crdt.set_notify_payload(-1, true);
+RESET ROLE;
+SELECT notify_payload FROM crdt.doc WHERE doc = :doc;
+SELECT crdt.set_notify_payload(:doc, true);
+SELECT notify_payload FROM crdt.doc WHERE doc = :doc;
+SELECT crdt.ephemeral_clear(:doc);
+DROP OWNED BY crdt_app;
+DROP ROLE crdt_app;
