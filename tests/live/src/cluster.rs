@@ -123,6 +123,11 @@ impl Cluster {
         script(&["stop", &self.name, "--keep"]);
     }
 
+    /// Where it listens: the directory of its socket, and the port.
+    pub fn address(&self) -> (&Path, u16) {
+        (&self.socket_dir, self.port)
+    }
+
     /// The data directory, readable by the server's user (and by root).
     pub fn data(&self) -> &Path {
         &self.data

@@ -1,7 +1,7 @@
 //! Crashes, restored backups and a hostile author. A replica that cannot be copied (a database) is spared: it has
 //! drivers of its own.
 
-use super::backend::{Backend, Refusal, Will, Write, memory};
+use super::backend::{Refusal, Will, Write, memory};
 use super::corrupt;
 use super::world::{ALL, Step, World};
 use crate::admit::CLOCK_SLACK;
