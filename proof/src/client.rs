@@ -216,7 +216,9 @@ impl ClientProcess {
         match self.rng.below(12) {
             0..5 => {
                 let mut cells = vec![("y", stamp)];
-                cells.extend(COLUMNS.into_iter().filter(|col| *col != "y" && self.rng.chance(35)).map(|col| (col, stamp)));
+                cells.extend(
+                    COLUMNS.into_iter().filter(|col| *col != "y" && self.rng.chance(35)).map(|col| (col, stamp)),
+                );
                 (Write::Insert(tbl, key, cells), Some(stamp))
             }
             5 => (Write::Delete(tbl, key), None),
@@ -232,7 +234,8 @@ impl ClientProcess {
         let (mut sql, mut stamps) = (format!("BEGIN ISOLATION LEVEL {level};"), vec![]);
         for _ in 0..1 + self.rng.below(12) {
             let (write, stamp) = self.random_write();
-            let of_doc = place.generic && matches!(write, Write::Insert("s", ..) | Write::Update("s", ..) | Write::Delete("s", _));
+            let of_doc = place.generic
+                && matches!(write, Write::Insert("s", ..) | Write::Update("s", ..) | Write::Delete("s", _));
             // The functions of a doc want READ COMMITTED, as a push does.
             if of_doc && level != "READ COMMITTED" {
                 continue;

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crdt_engine::EventId;
 use crdt_engine::testkit::{Ledger, Rng, Will, Write, corrupt, memory, oracle};
 use crdt_engine::wire::{Batch, PushRequest, Versions, binary, json};
-use crdt_engine::EventId;
 use crdt_live::Cluster;
 use crdt_live::hub::{Nature, Place};
 use postgres::Client;
@@ -21,8 +21,8 @@ const PUSHES: u64 = 1_000;
 const MEMORY: u64 = 400_000;
 /// The SQLSTATEs a hostile push may be refused with. An XX000 is a fault.
 const REFUSALS: [&str; 20] = [
-    "CR001", "CR002", "CR003", "CR004", "CR005", "CR006", "CR007", "CR008", "CR009", "CR010", "CR011", "CR012", "CR013",
-    "CR015", "CR021", "22P05", "22P02", "22021", "23502", "22023",
+    "CR001", "CR002", "CR003", "CR004", "CR005", "CR006", "CR007", "CR008", "CR009", "CR010", "CR011", "CR012",
+    "CR013", "CR015", "CR021", "22P05", "22P02", "22021", "23502", "22023",
 ];
 
 /// `--pushes` pushes.
@@ -38,7 +38,8 @@ pub fn run(args: &Args) -> Outcome {
         let count = PUSHES.min(pushes - done);
         let mut doc = Doc::new(&mut client, seed);
         for nth in 0..count {
-            let what = doc.attack(&mut client).map_err(|wrong| format!("push {nth} to the doc of seed {seed}: {wrong}"))?;
+            let what =
+                doc.attack(&mut client).map_err(|wrong| format!("push {nth} to the doc of seed {seed}: {wrong}"))?;
             *outcomes.entry(what).or_insert(0) += 1;
         }
         doc.end(&mut client).map_err(|wrong| format!("after the pushes to the doc of seed {seed}: {wrong}"))?;
@@ -52,7 +53,10 @@ pub fn run(args: &Args) -> Outcome {
     if !strange.is_empty() {
         return Err(format!("I7: {strange:?}"));
     }
-    Ok(format!("{done} pushes to {docs} docs in {:.0?}, {outcomes:?}; the backend took at most {most} kB", start.elapsed()))
+    Ok(format!(
+        "{done} pushes to {docs} docs in {:.0?}, {outcomes:?}; the backend took at most {most} kB",
+        start.elapsed()
+    ))
 }
 
 /// The most memory the backend has taken, in kilobytes.
@@ -147,6 +151,19 @@ impl Doc {
             Ok(()) => {
                 // Of a mangled request nobody knows what the database read.
                 if !mangled {
+                    trace(|| {
+                        format!(
+                            "accepted {:?}",
+                            batch
+                                .runs
+                                .iter()
+                                .map(|r| (
+                                    r,
+                                    batch.ops.range(r.ops.clone()).map(|o| format!("{o:?}")).collect::<Vec<_>>()
+                                ))
+                                .collect::<Vec<_>>()
+                        )
+                    });
                     self.ledger.keep(&batch)?;
                 }
                 Ok("accepted".to_owned())
@@ -160,7 +177,10 @@ impl Doc {
                 let after = self.state(client)?;
                 match after == before {
                     true => Ok(state),
-                    false => Err(format!("I3: refused with {state} ({}), and left {after:?} of {before:?}", answer.message())),
+                    false => Err(format!(
+                        "I3: refused with {state} ({}), and left {after:?} of {before:?}",
+                        answer.message()
+                    )),
                 }
             }
         }
@@ -261,9 +281,30 @@ fn mangle(bytes: &mut Vec<u8>, rng: &mut Rng) {
 /// As `mangle`, or a token replaced by one that hurts.
 fn mangle_json(bytes: &mut Vec<u8>, rng: &mut Rng) {
     const TOKENS: [&str; 24] = [
-        "null", "-1", "1e999", "9007199254740992", "18446744073709551616", "1.5", "[]", "{}", "\"\"", "true", "\"\\u0000\"",
-        "\"\\ud800\"", "[[[[[[[[[[]]]]]]]]]]", "\"peer\"", "{\"$text\":\"x\"}", "\"t\"", "\"pg_catalog.pg_class\"", "\"id\"",
-        ",", ":", "\"x\",\"x\"", "-0", "0e0", "\"\u{feff}\"",
+        "null",
+        "-1",
+        "1e999",
+        "9007199254740992",
+        "18446744073709551616",
+        "1.5",
+        "[]",
+        "{}",
+        "\"\"",
+        "true",
+        "\"\\u0000\"",
+        "\"\\ud800\"",
+        "[[[[[[[[[[]]]]]]]]]]",
+        "\"peer\"",
+        "{\"$text\":\"x\"}",
+        "\"t\"",
+        "\"pg_catalog.pg_class\"",
+        "\"id\"",
+        ",",
+        ":",
+        "\"x\",\"x\"",
+        "-0",
+        "0e0",
+        "\"\u{feff}\"",
     ];
     if rng.chance(50) || bytes.is_empty() {
         return mangle(bytes, rng);
@@ -276,4 +317,10 @@ fn mangle_json(bytes: &mut Vec<u8>, rng: &mut Rng) {
     let at = *rng.pick(&marks) + 1;
     let end = marks.iter().copied().find(|&mark| mark >= at).unwrap_or(bytes.len());
     bytes.splice(at..end, rng.pick::<&str>(&TOKENS).bytes()).for_each(drop);
+}
+
+fn trace(what: impl FnOnce() -> String) {
+    if std::env::var_os("CRDT_TRACE").is_some() {
+        eprintln!("hostile: {}", what());
+    }
 }

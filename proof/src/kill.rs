@@ -52,7 +52,12 @@ pub fn run(args: &Args) -> Outcome {
             done += 1;
         }
         let sum = round.end().map_err(|wrong| format!("{what}, after {done} deaths: {wrong}"))?;
-        println!("{what}: {} events, {} acknowledged, {done} deaths so far, {:.0?}", sum.events, sum.acknowledged, start.elapsed());
+        println!(
+            "{what}: {} events, {} acknowledged, {done} deaths so far, {:.0?}",
+            sum.events,
+            sum.acknowledged,
+            start.elapsed()
+        );
         total.events += sum.events;
         total.acknowledged += sum.acknowledged;
         rounds += 1;

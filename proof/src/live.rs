@@ -32,7 +32,9 @@ pub fn run(args: &Args) -> Outcome {
         let round = Round::start(&cluster, &databases, plan);
         let begun = Instant::now();
         // A round of the short version is as short as what is left.
-        while round.events().is_some_and(|events| events < EVENTS) && begun.elapsed() < left.min(Duration::from_secs(60)) {
+        while round.events().is_some_and(|events| events < EVENTS)
+            && begun.elapsed() < left.min(Duration::from_secs(60))
+        {
             std::thread::sleep(Duration::from_millis(200));
         }
         let sum = round.end().map_err(|wrong| format!("{what}: {wrong}"))?;

@@ -270,7 +270,9 @@ fn values(log: &Batch) -> BTreeSet<i64> {
     log.ops
         .iter()
         .flat_map(|op| match op {
-            OpRef::Insert { cells, .. } => cells.iter().filter(|(col, _)| *col == "y").filter_map(|(_, v)| int(v)).collect(),
+            OpRef::Insert { cells, .. } => {
+                cells.iter().filter(|(col, _)| *col == "y").filter_map(|(_, v)| int(v)).collect()
+            }
             OpRef::Update { col: "y", value, .. } => int(value).into_iter().collect::<Vec<_>>(),
             _ => vec![],
         })

@@ -36,7 +36,8 @@ pub fn run(args: &Args) -> Outcome {
     while done < wanted {
         for (nth, of) in types.iter().enumerate() {
             let name = format!("v{nth}_{batches}");
-            done += round_trip(&mut clients, of, &name, &mut rng).map_err(|wrong| format!("{}, {name}: {wrong}", of.name))?;
+            done += round_trip(&mut clients, of, &name, &mut rng)
+                .map_err(|wrong| format!("{}, {name}: {wrong}", of.name))?;
         }
         batches += 1;
     }
@@ -53,14 +54,18 @@ fn types_here(client: &mut Client) -> Result<Vec<&'static Type>, String> {
                   AND typcategory <> 'A'";
     let all: Vec<String> = client.query(sql, &[]).map_err(|e| format!("{e:?}"))?.iter().map(|row| row.get(0)).collect();
     let listed = |name: &str| TYPES.iter().any(|t| t.name.trim_matches('"').split('(').next() == Some(name));
-    let forgotten: Vec<&String> = all.iter().filter(|name| !listed(name) && !LEFT_OUT.contains(&name.as_str())).collect();
+    let forgotten: Vec<&String> =
+        all.iter().filter(|name| !listed(name) && !LEFT_OUT.contains(&name.as_str())).collect();
     if !forgotten.is_empty() {
         return Err(format!("base types that the driver does not know: {forgotten:?}"));
     }
     let mut here = vec![];
     for of in TYPES {
         // A server built without libxml has the type and refuses its values.
-        if client.simple_query(&format!("SELECT v FROM (SELECT {} FROM (SELECT 1 AS g) AS g) AS x (v)", expression(of))).is_ok() {
+        if client
+            .simple_query(&format!("SELECT v FROM (SELECT {} FROM (SELECT 1 AS g) AS g) AS x (v)", expression(of)))
+            .is_ok()
+        {
             here.push(of);
         } else {
             println!("values: {} is left out, this server makes none", of.name);
@@ -80,7 +85,15 @@ fn expression(of: &Type) -> String {
 fn settings(rng: &mut Rng) -> String {
     let style = *rng.pick(&["ISO", "SQL", "Postgres", "German"]);
     let order = *rng.pick(&["MDY", "DMY", "YMD"]);
-    let zone = *rng.pick(&["UTC", "America/St_Johns", "Asia/Kathmandu", "Pacific/Apia", "Europe/Berlin", "<+03>-3", "Africa/Monrovia"]);
+    let zone = *rng.pick(&[
+        "UTC",
+        "America/St_Johns",
+        "Asia/Kathmandu",
+        "Pacific/Apia",
+        "Europe/Berlin",
+        "<+03>-3",
+        "Africa/Monrovia",
+    ]);
     let interval = *rng.pick(&["postgres", "postgres_verbose", "sql_standard", "iso_8601"]);
     let bytes = *rng.pick(&["hex", "escape"]);
     let path = *rng.pick(&["public", "pg_catalog, public", "public, crdt, pg_catalog"]);
@@ -104,7 +117,9 @@ fn round_trip(clients: &mut [Client; 2], of: &Type, name: &str, rng: &mut Rng) -
         let sql = format!("RESET ALL; CREATE TABLE {name} (id text PRIMARY KEY, v {} {collation})", of.name);
         client.batch_execute(&sql).map_err(|e| failed(&sql, e))?;
         let doc: i64 = client.query_one("SELECT crdt.create_doc($1)", &[&peer]).map_err(|e| failed("a doc", e))?.get(0);
-        client.batch_execute(&format!("SELECT crdt.track('{name}', {doc}, alias => 'v')")).map_err(|e| failed("track", e))?;
+        client
+            .batch_execute(&format!("SELECT crdt.track('{name}', {doc}, alias => 'v')"))
+            .map_err(|e| failed("track", e))?;
         places.push(Place { doc, schema: "public".to_owned(), generic: false });
     }
     for (hub, client) in clients.iter_mut().enumerate() {

@@ -13,6 +13,9 @@ SELECT crdt.push(:doc, '{"peer_id":"m","events":[{"peer":"m","counter_start":0,"
   "ops":[{"type":"skip","span":65537}]}]}') ->> 'accepted' AS accepted;
 SELECT crdt.push(:doc, '{"peer_id":"m","events":[{"peer":"m","counter_start":65537,"lamport_start":65539,"deps":[],
   "ops":[{"type":"skip","span":131076}]}]}');
+-- an event in the middle of an operation that is known
+SELECT crdt.push(:doc, '{"peer_id":"m","events":[{"peer":"m","counter_start":3,"lamport_start":5,"deps":[],
+  "ops":[{"type":"update","tbl":"clock_t","row_id":"1","col":"n","value":7}]}]}');
 -- plain SQL goes on
 INSERT INTO clock_t VALUES ('2', 2);
 SELECT lamport FROM crdt.docs WHERE doc = :doc;
