@@ -282,6 +282,8 @@ impl ClientProcess {
                 self.connections[hub] = Some(client);
                 Ok(End::Unknown)
             }
+            // The server may also have died between the error and the rollback.
+            true if self.mortal => Ok(End::Unknown),
             _ if self.mortal && is_death(state, &client) => Ok(End::Unknown),
             _ => Err(format!("{error:?}")),
         }

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crdt_engine::EventId;
-use crdt_engine::testkit::{Ledger, Rng, Will, Write, corrupt, memory, oracle};
+use crdt_engine::testkit::{Backend, Ledger, Rng, Will, Write, corrupt, memory, oracle};
 use crdt_engine::wire::{Batch, PushRequest, Versions, binary, json};
+use crdt_engine::{EventId, Limits};
 use crdt_live::Cluster;
 use crdt_live::hub::{Nature, Place};
 use postgres::Client;
@@ -74,6 +74,10 @@ struct Doc {
     /// What was accepted.
     ledger: Ledger,
     stamp: i64,
+    /// Honest replicas of the two names the attacker has, as far as they have pulled.
+    authors: [Box<dyn Backend>; 2],
+    /// How the doc stands, when nothing was written since.
+    known: Option<State>,
 }
 
 /// What must be as before when a push was refused.
@@ -92,7 +96,9 @@ impl Doc {
         let generic = nature != Nature::Spilling && rng.chance(50);
         let schema = format!("h{seed}");
         let place = Place::make(client, &schema, &format!("m-{schema}"), nature, generic);
-        Doc { place, rng, ledger: Ledger::new(), stamp: 0 }
+        let author = |name| memory(name, Will::None) as Box<dyn Backend>;
+        let authors = [author("mallory"), author("second")];
+        Doc { place, rng, ledger: Ledger::new(), stamp: 0, authors, known: None }
     }
 
     fn state(&self, client: &mut Client) -> Result<State, String> {
@@ -117,9 +123,14 @@ impl Doc {
             let write = self.random_write();
             let sql = self.place.sql(&write);
             client.batch_execute(&sql).map_err(|error| format!("plain SQL beside: {sql}: {error:?}"))?;
+            self.known = None;
         }
-        let versions = self.place.versions(client);
-        let before = self.state(client)?;
+        let before = match self.known.take() {
+            Some(state) => state,
+            None => self.state(client)?,
+        };
+        let versions =
+            json::decode_versions(before.versions.as_bytes(), &Limits::default()).map_err(|e| e.to_string())?;
         let (batch, known) = self.valid(client, &versions)?;
         let batch = if self.rng.chance(80) { corrupt(batch, &known, &mut self.rng) } else { batch };
         let request = PushRequest { peer_id: self.name(), batch: batch.clone(), frontier: vec![] };
@@ -195,11 +206,14 @@ impl Doc {
 
     /// A push that would be accepted, and events that can be named.
     fn valid(&mut self, client: &mut Client, versions: &Versions) -> Result<(Batch, Vec<EventId>), String> {
-        let name = *self.rng.pick(&["mallory", "mallory", "second"]);
+        let at = usize::from(self.rng.chance(33));
         let known: Vec<EventId> = versions.iter().map(|(peer, at)| EventId::new(peer.as_str(), *at)).collect();
-        let mut author = memory(name, Will::None);
-        let all = self.place.pull(client, &Versions::new(), u64::from(u32::MAX), true).map_err(|r| format!("{r:?}"))?;
-        author.push(all.batch, true).map_err(|refusal| format!("the hub's log: {refusal:?}"))?;
+        let has = self.authors[at].versions();
+        if has != *versions {
+            let page = self.place.pull(client, &has, u64::from(u32::MAX), true).map_err(|r| format!("{r:?}"))?;
+            self.authors[at].push(page.batch, true).map_err(|refusal| format!("the hub's log: {refusal:?}"))?;
+        }
+        let mut author = self.authors[at].fork().expect("it is in memory");
         let writes: Vec<Write> = (0..1 + self.rng.below(5)).map(|_| self.random_write()).collect();
         author.write(&writes).map_err(|refusal| format!("{refusal:?}"))?;
         Ok((author.pull(versions, usize::MAX).map_err(|r| format!("{r:?}"))?.batch, known))
