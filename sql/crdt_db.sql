@@ -15,10 +15,12 @@ CREATE TABLE crdt.doc (
     name       text COLLATE "C" UNIQUE,
     peer       text COLLATE "C" NOT NULL CHECK (pg_catalog.octet_length(peer) BETWEEN 1 AND 200),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    opaque_ops boolean NOT NULL DEFAULT false
+    opaque_ops boolean NOT NULL DEFAULT false,
+    notify_payload boolean NOT NULL DEFAULT true
 );
 COMMENT ON TABLE crdt.doc IS 'One line per doc: the unit of sync, one event graph';
 COMMENT ON COLUMN crdt.doc.peer IS 'Events written through this database are authored as peer:incarnation:slot';
+COMMENT ON COLUMN crdt.doc.notify_payload IS 'Notifications about the doc say what changed; see crdt.set_notify_payload(doc, payload)';
 COMMENT ON COLUMN crdt.doc.opaque_ops IS 'The doc holds operations of a kind this version keeps and forwards but does not apply';
 
 CREATE TABLE crdt.peer (
@@ -53,7 +55,7 @@ COMMENT ON TABLE crdt.event_run IS 'The log: append-only runs of consecutive eve
 COMMENT ON COLUMN crdt.event_run.counter_end IS 'The run''s last counter';
 COMMENT ON COLUMN crdt.event_run.lamport_end IS 'The run''s last lamport: no event of it competes with anything newer';
 COMMENT ON COLUMN crdt.event_run.txn IS 'Transaction that wrote the run: runs of one peer with equal txn are pulled together';
-COMMENT ON COLUMN crdt.event_run.row_hash IS 'Hash of (table, row id) when the run is about one row; see crdt.event_key for others';
+COMMENT ON COLUMN crdt.event_run.row_hash IS 'Hash of (table, row id) when the run is about one row, one of them when it is about few; see crdt.event_key for the others';
 COMMENT ON COLUMN crdt.event_run.deps IS 'Heads the first event was made on top of: pairs of varint peer number, varint counter';
 
 CREATE TABLE crdt.event_key (
@@ -245,6 +247,95 @@ CREATE FUNCTION crdt.repair(tbl regclass, direction text) RETURNS bigint
 COMMENT ON FUNCTION crdt.repair(regclass, text) IS
     'Ends disagreement of table and log. ''log'': events are written so that the log says what the table shows; ''table'': the table is made to show what the log says. Returns how many differences there were';
 
+------------------------------------------------------------------------------------------------------------ ephemeral
+
+CREATE FUNCTION crdt.ephemeral_set(doc bigint, ns text, key text, value jsonb, "timestamp" float8 DEFAULT NULL,
+                                   peer text DEFAULT NULL, ttl interval DEFAULT NULL) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'ephemeral_set_wrapper';
+COMMENT ON FUNCTION crdt.ephemeral_set(bigint, text, text, jsonb, float8, text, interval) IS
+    'Writes an ephemeral register, in memory and at once. Returns the entry as it now stands, {"key","value","timestamp","peer"}: of the winner when this write loses, NULL when a removal wins. timestamp in ms since 1970, NULL: now; peer NULL: the doc''s; ttl NULL: crdt_db.ephemeral_ttl';
+
+CREATE FUNCTION crdt.ephemeral_get(doc bigint, ns text, key text) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'ephemeral_get_wrapper';
+COMMENT ON FUNCTION crdt.ephemeral_get(bigint, text, text) IS 'The entry of an ephemeral register, or NULL';
+
+CREATE FUNCTION crdt.ephemeral_get_all(doc bigint, ns text) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'ephemeral_get_all_wrapper';
+COMMENT ON FUNCTION crdt.ephemeral_get_all(bigint, text) IS 'All entries of a namespace, {"key":entry}';
+
+CREATE FUNCTION crdt.ephemeral_merge(doc bigint, entries jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'ephemeral_merge_wrapper';
+COMMENT ON FUNCTION crdt.ephemeral_merge(bigint, jsonb) IS
+    'Lets many writes compete, {"ns":{"key":{"value","timestamp","peer"}}}. Returns those that won, in the same shape';
+
+CREATE FUNCTION crdt.ephemeral_remove(doc bigint, ns text, key text) RETURNS boolean
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'ephemeral_remove_wrapper';
+COMMENT ON FUNCTION crdt.ephemeral_remove(bigint, text, text) IS
+    'Takes an ephemeral register away; true if it was there. Older writes do not bring it back for as long as its ttl';
+
+CREATE FUNCTION crdt.ephemeral_since(doc bigint, "position" bigint) RETURNS jsonb
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'ephemeral_since_wrapper';
+COMMENT ON FUNCTION crdt.ephemeral_since(bigint, bigint) IS
+    'What changed after a position, {"position","entries":{"ns":{"key":entry or null}},"events":{"ns":{"key":"join", "update" or "leave"}}}. With "reset":true the position was NULL, too old or of an earlier start of the server, and entries are all there are';
+
+CREATE FUNCTION crdt.ephemeral_clear(doc bigint, ns text DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'ephemeral_clear_wrapper';
+COMMENT ON FUNCTION crdt.ephemeral_clear(bigint, text) IS
+    'Takes all ephemeral registers of a doc, or of one of its namespaces, away; returns how many. Any later write counts';
+
+CREATE FUNCTION crdt.presence_key(key text, session text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
+    SELECT pg_catalog.replace(pg_catalog.replace(key, '%', '%25'), '/', '%2F') OPERATOR(pg_catalog.||) '/'
+        OPERATOR(pg_catalog.||) pg_catalog.replace(pg_catalog.replace(session, '%', '%25'), '/', '%2F')
+$$;
+COMMENT ON FUNCTION crdt.presence_key(text, text) IS 'The register''s key of a session: key/session, with % and / of both escaped';
+
+CREATE FUNCTION crdt.presence_set(doc bigint, key text, session text, value jsonb, ttl interval DEFAULT NULL) RETURNS jsonb
+    LANGUAGE sql VOLATILE AS $$
+    SELECT crdt.ephemeral_set(doc, 'presence'::pg_catalog.text, crdt.presence_key(key, session), value, ttl => ttl)
+$$;
+COMMENT ON FUNCTION crdt.presence_set(bigint, text, text, jsonb, interval) IS
+    'A session of somebody is here, and stays until ttl has passed since this was called last: the ephemeral register key/session of namespace presence';
+
+CREATE FUNCTION crdt.presence_remove(doc bigint, key text, session text) RETURNS boolean
+    LANGUAGE sql VOLATILE AS $$
+    SELECT crdt.ephemeral_remove(doc, 'presence'::pg_catalog.text, crdt.presence_key(key, session))
+$$;
+COMMENT ON FUNCTION crdt.presence_remove(bigint, text, text) IS 'A session has left; true if it was here';
+
+CREATE FUNCTION crdt.presence(doc bigint) RETURNS jsonb LANGUAGE sql VOLATILE AS $$
+    SELECT COALESCE(pg_catalog.jsonb_object_agg(k.key, k.sessions), '{}'::pg_catalog.jsonb)
+      FROM (SELECT pg_catalog.replace(pg_catalog.replace(pg_catalog.split_part(e.key, '/', 1), '%2F', '/'), '%25', '%') AS key,
+                   pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                       'session', pg_catalog.replace(pg_catalog.replace(pg_catalog.split_part(e.key, '/', 2), '%2F', '/'), '%25', '%'),
+                       'value', e.value OPERATOR(pg_catalog.->) 'value',
+                       'timestamp', e.value OPERATOR(pg_catalog.->) 'timestamp') ORDER BY e.key) AS sessions
+              FROM pg_catalog.jsonb_each(crdt.ephemeral_get_all(doc, 'presence'::pg_catalog.text)) AS e
+             GROUP BY 1) AS k
+$$;
+COMMENT ON FUNCTION crdt.presence(bigint) IS 'Who is here, {"key":[{"session","value","timestamp"}]}';
+
+CREATE FUNCTION crdt.set_notify_payload(doc bigint, payload boolean) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'set_notify_payload_wrapper';
+COMMENT ON FUNCTION crdt.set_notify_payload(bigint, boolean) IS
+    'Whether notifications about a doc say what changed, to whoever may connect and LISTEN; see also crdt_db.notify_payload';
+
+CREATE FUNCTION crdt.ephemeral_entries()
+    RETURNS TABLE (doc bigint, ns text, key text, value jsonb, peer text, written_at timestamptz, expires_at timestamptz,
+                   "position" bigint)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'ephemeral_entries_wrapper';
+COMMENT ON FUNCTION crdt.ephemeral_entries() IS 'What the view crdt.ephemeral shows';
+
+CREATE FUNCTION crdt.ephemeral_stats()
+    RETURNS TABLE (entries bigint, bytes bigint, sets bigint, losses bigint, expiries bigint, evictions bigint, refusals bigint,
+                   notifications bigint, failures bigint, lag_us bigint, longest_lag_us bigint, ephemeral_listeners bigint,
+                   changes_listeners bigint, worker_pid bigint, reset_at timestamptz)
+    LANGUAGE c VOLATILE ROWS 1 AS 'MODULE_PATHNAME', 'ephemeral_stats_wrapper';
+COMMENT ON FUNCTION crdt.ephemeral_stats() IS 'What the view crdt.stat_ephemeral shows';
+
+CREATE FUNCTION crdt.stat_ephemeral_reset() RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'stat_ephemeral_reset_wrapper';
+COMMENT ON FUNCTION crdt.stat_ephemeral_reset() IS 'The counts of crdt.stat_ephemeral begin anew';
+
 ---------------------------------------------------------------------------------------------------------------- views
 
 CREATE FUNCTION crdt.run_deps(deps bytea) RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'run_deps_wrapper';
@@ -355,6 +446,40 @@ COMMENT ON COLUMN crdt.event_runs.at IS 'When that transaction started';
 COMMENT ON COLUMN crdt.event_runs.actor IS 'The role that wrote it';
 COMMENT ON COLUMN crdt.event_runs.bytes IS 'Bytes of its operations as stored';
 COMMENT ON COLUMN crdt.event_runs.ops IS 'Its operations; decoded when selected';
+
+CREATE VIEW crdt.ephemeral AS
+SELECT e.doc, e.ns, e.key, e.value, e.peer, e.written_at, e.expires_at, e."position"
+  FROM crdt.ephemeral_entries() AS e;
+COMMENT ON VIEW crdt.ephemeral IS 'The ephemeral registers of this database';
+COMMENT ON COLUMN crdt.ephemeral.doc IS 'The doc';
+COMMENT ON COLUMN crdt.ephemeral.ns IS 'The namespace';
+COMMENT ON COLUMN crdt.ephemeral.key IS 'The key';
+COMMENT ON COLUMN crdt.ephemeral.value IS 'What it shows';
+COMMENT ON COLUMN crdt.ephemeral.peer IS 'Who wrote it';
+COMMENT ON COLUMN crdt.ephemeral.written_at IS 'When, by the writer''s clock';
+COMMENT ON COLUMN crdt.ephemeral.expires_at IS 'When it goes unless it is set again';
+COMMENT ON COLUMN crdt.ephemeral."position" IS 'The position of its last change';
+
+CREATE VIEW crdt.stat_ephemeral AS
+SELECT s.entries, s.bytes, s.sets, s.losses, s.expiries, s.evictions, s.refusals, s.notifications, s.failures,
+       s.lag_us, s.longest_lag_us, s.ephemeral_listeners, s.changes_listeners, s.worker_pid, s.reset_at
+  FROM crdt.ephemeral_stats() AS s;
+COMMENT ON VIEW crdt.stat_ephemeral IS 'Ephemeral registers and notifications of this database, counted since reset_at';
+COMMENT ON COLUMN crdt.stat_ephemeral.entries IS 'Registers that are there; those that have just expired may still be counted';
+COMMENT ON COLUMN crdt.stat_ephemeral.bytes IS 'Shared memory they and remembered removals take; the budget of all databases is crdt_db.ephemeral_memory';
+COMMENT ON COLUMN crdt.stat_ephemeral.sets IS 'Writes that won';
+COMMENT ON COLUMN crdt.stat_ephemeral.losses IS 'Writes that lost to what was there';
+COMMENT ON COLUMN crdt.stat_ephemeral.expiries IS 'Values whose time was over';
+COMMENT ON COLUMN crdt.stat_ephemeral.evictions IS 'Registers dropped at once, because memory was full, after their time was over';
+COMMENT ON COLUMN crdt.stat_ephemeral.refusals IS 'Writes refused because memory, or a role''s share of it, was full';
+COMMENT ON COLUMN crdt.stat_ephemeral.notifications IS 'Messages sent, on both channels';
+COMMENT ON COLUMN crdt.stat_ephemeral.failures IS 'Batches of messages that could not be sent and were tried again';
+COMMENT ON COLUMN crdt.stat_ephemeral.lag_us IS 'From the first change of the last batch until it was sent, in microseconds';
+COMMENT ON COLUMN crdt.stat_ephemeral.longest_lag_us IS 'The longest of these';
+COMMENT ON COLUMN crdt.stat_ephemeral.ephemeral_listeners IS 'Sessions that have executed LISTEN crdt_ephemeral';
+COMMENT ON COLUMN crdt.stat_ephemeral.changes_listeners IS 'Sessions that have executed LISTEN crdt_changes';
+COMMENT ON COLUMN crdt.stat_ephemeral.worker_pid IS 'The background worker that notifies; there is one while somebody listens';
+COMMENT ON COLUMN crdt.stat_ephemeral.reset_at IS 'When counting began';
 
 ----------------------------------------------------------------------------------------------------------- privileges
 

@@ -9,7 +9,7 @@ use pgrx::pg_sys::Oid;
 
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
-use crate::pg::relation::quote;
+use crate::pg::relation::{in_scratch_memory, quote};
 use crate::pg::spi::{self, Param};
 use crate::pg::{datum, entry};
 
@@ -116,21 +116,23 @@ fn write_rows(change: &TableChange<'_>, action: Action, columns: &[usize], rows:
     if rows.is_empty() {
         return Ok(());
     }
-    let statement = Statement::new(change, columns, rows)?;
-    let sql = match action {
-        Action::Insert => statement.insert(change),
-        Action::Update => statement.update(change, &[]),
-        Action::Reset => statement.update(change, &absent_columns(change, columns)),
-        Action::Delete => statement.delete(change),
-    };
     let fixed = |i: &usize| change.table.columns[*i].identity_always;
-    let written = spi::connect(|c| {
-        let done = if action != Action::Insert && columns.iter().any(fixed) {
-            c.run_over_identity(change.table.root, &sql, &statement.params)?
-        } else {
-            c.run(&sql, &statement.params, false)?
+    let written = in_scratch_memory(|| {
+        let statement = Statement::new(change, columns, rows)?;
+        let sql = match action {
+            Action::Insert => statement.insert(change),
+            Action::Update => statement.update(change, &[]),
+            Action::Reset => statement.update(change, &absent_columns(change, columns)),
+            Action::Delete => statement.delete(change),
         };
-        Ok(done.processed)
+        spi::connect(|c| {
+            let done = if action != Action::Insert && columns.iter().any(fixed) {
+                c.run_over_identity(change.table.root, &sql, &statement.params)?
+            } else {
+                c.run(&sql, &statement.params, false)?
+            };
+            Ok(done.processed)
+        })
     })?;
     let meant = rows.len() as u64;
     if written == meant {
@@ -336,6 +338,10 @@ impl Statement {
 
 /// Locks the rows of these ids that exist, in key order, with the extension's rights, and tells which do.
 pub fn lock_rows(table: &Table, doc_name: Option<&str>, row_ids: &[&str]) -> Result<Vec<bool>> {
+    in_scratch_memory(|| lock_these_rows(table, doc_name, row_ids))
+}
+
+fn lock_these_rows(table: &Table, doc_name: Option<&str>, row_ids: &[&str]) -> Result<Vec<bool>> {
     let keys = KeyArrays::new(table, row_ids.iter().copied())?;
     let mut params = keys.params().to_vec();
     let mut condition = keys.matches("t");
@@ -364,12 +370,13 @@ pub fn lock_rows(table: &Table, doc_name: Option<&str>, row_ids: &[&str]) -> Res
     Ok(exists)
 }
 
-/// Sorts tables so that the targets of foreign keys come before their sources, as far as there is such an order.
-pub fn parents_first(changes: &mut Vec<TableChange<'_>>) -> Result<()> {
+/// Sorts what is about tables so that the targets of foreign keys come before their sources, as far as there is such an
+/// order.
+pub fn parents_first<T>(changes: &mut Vec<T>, root: impl Fn(&T) -> Oid) -> Result<()> {
     if changes.len() < 2 {
         return Ok(());
     }
-    let relids: Vec<i64> = changes.iter().map(|c| i64::from(c.table.root.to_u32())).collect();
+    let relids: Vec<i64> = changes.iter().map(|c| i64::from(root(c).to_u32())).collect();
     let mut edges: Vec<(Oid, Oid)> = Vec::new();
     spi::as_role(catalog::names()?.owner, || {
         spi::connect(|c| {
@@ -385,10 +392,9 @@ pub fn parents_first(changes: &mut Vec<TableChange<'_>>) -> Result<()> {
     })?;
     let mut sorted = Vec::with_capacity(changes.len());
     while !changes.is_empty() {
-        let waits = |change: &TableChange<'_>| {
-            edges.iter().any(|(child, parent)| {
-                *child == change.table.root && changes.iter().any(|other| other.table.root == *parent)
-            })
+        let waits = |change: &T| {
+            let is_parent = |parent: Oid| changes.iter().any(|other| root(other) == parent);
+            edges.iter().any(|(child, parent)| *child == root(change) && is_parent(*parent))
         };
         let next = changes.iter().position(|c| !waits(c)).unwrap_or(0);
         sorted.push(changes.remove(next));

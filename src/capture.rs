@@ -21,6 +21,9 @@ use crate::pg::{datum, entry, executor, relation, types, xact};
 
 /// Past this many bytes, what is buffered for a doc is written as runs before the transaction ends.
 const EARLY_FLUSH_BYTES: usize = 8 << 20;
+/// A buffer of more than this, or with more names, is not kept for the next transaction.
+const SPARE_BYTES: usize = 64 << 10;
+const SPARE_NAMES: usize = 256;
 /// Rows between two looks at interrupts and the size of the buffer.
 const ROWS_A_LOOK: usize = 256;
 
@@ -33,6 +36,8 @@ pub struct Buffer {
     scratch: bool,
     /// The log's table is locked, so that a lock wait happens in a statement and not at commit.
     locked: bool,
+    /// An empty buffer of an earlier transaction: its memory, and the names it has interned.
+    spare: OpBuf,
 }
 
 /// The operations of one doc. What was written as runs inside of a savepoint is gone from the log when that is rolled
@@ -125,7 +130,9 @@ impl Buffer {
 
     /// The buffer of a doc, at the savepoint nesting level given.
     fn doc(&mut self, doc: i64, level: i32) -> &mut DocBuffer {
-        let buffer = self.docs.entry(doc).or_default();
+        let spare = &mut self.spare;
+        let buffer =
+            self.docs.entry(doc).or_insert_with(|| DocBuffer { ops: std::mem::take(spare), ..Default::default() });
         buffer.enter(level);
         buffer
     }
@@ -716,6 +723,10 @@ impl RowNow {
 
 /// The rows of these ids as the table shows them to its owner, our own writes included.
 pub fn read_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, RowNow>> {
+    relation::in_scratch_memory(|| read_these_rows(table, row_ids))
+}
+
+fn read_these_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, RowNow>> {
     let mut found = FxHashMap::default();
     let keys = crate::apply::KeyArrays::new(table, row_ids.iter().copied())?;
     let sql = format!(
@@ -738,8 +749,18 @@ pub fn read_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, Ro
     Ok(found)
 }
 
-/// One row of a query for all of a table's columns, as its row id and an insert.
+/// One row of a query for all of a table's columns, as its row id and an insert. Its doc is made at need.
 pub fn row_now(table: &Table, rows: &spi::Rows, i: usize) -> Result<(String, RowNow)> {
+    row_of(table, rows, i, doc_by_name)
+}
+
+/// The same; `doc_named` tells the doc that a doc column names.
+pub fn row_of(
+    table: &Table,
+    rows: &spi::Rows,
+    i: usize,
+    doc_named: impl FnOnce(&str) -> Result<i64>,
+) -> Result<(String, RowNow)> {
     let (mut text, mut other) = (String::new(), String::new());
     let mut value_text = |index: usize| {
         let datum = rows.raw(i, index as i32 + 1)?;
@@ -749,7 +770,7 @@ pub fn row_now(table: &Table, rows: &spi::Rows, i: usize) -> Result<(String, Row
     let texts: Vec<String> = table.key.iter().map(|k| value_text(*k).unwrap_or_default()).collect();
     let doc = match (table.doc, table.doc_column) {
         (Some(doc), _) => doc,
-        (None, Some(column)) => doc_by_name(&value_text(column).unwrap_or_default())?,
+        (None, Some(column)) => doc_named(&value_text(column).unwrap_or_default())?,
         (None, None) => unreachable!("a table has a doc or a doc column"),
     };
     let row = join_key(&texts);
@@ -873,7 +894,11 @@ pub fn observe<R>(body: impl FnOnce() -> Result<R>) -> Result<(R, FxHashMap<i64,
 /// The transaction is over.
 pub fn reset() {
     BUFFER.with_borrow_mut(|b| {
-        b.docs.clear();
+        let small = |ops: &OpBuf| ops.capacity() < SPARE_BYTES && ops.names() < SPARE_NAMES;
+        if let Some(mut ops) = b.docs.drain().map(|(_, doc)| doc.ops).find(small) {
+            ops.clear();
+            b.spare = ops;
+        }
         b.segments.clear();
         b.scratch = false;
         b.locked = false;

@@ -28,18 +28,13 @@ pub fn on_ddl(_args: &Args<'_>) -> Result<Out> {
     catalog::forget();
     spi::as_role(catalog::names()?.owner, || {
         spi::connect(|c| {
-            c.run(
-                "DELETE FROM crdt.tracked_partition AS p \
-                 WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class AS r WHERE r.oid = p.root)",
-                &[],
-                false,
-            )?;
-            c.run(
-                "DELETE FROM crdt.tracked_table AS t \
-                 WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class AS r WHERE r.oid = t.tbl)",
-                &[],
-                false,
-            )?;
+            for (of, relid) in [("tracked_partition", "root"), ("tracked_table", "tbl")] {
+                let gone = format!(
+                    "DELETE FROM crdt.{of} AS t \
+                     WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class AS r WHERE r.oid = t.{relid})"
+                );
+                c.run(&gone, &[], false)?;
+            }
             let changed = c.run(CHANGED, &[], false)?;
             for i in 0..changed.len() {
                 let (relid, root) = (changed.oid(i, 1).expect("a key"), changed.oid(i, 2).expect("not null"));

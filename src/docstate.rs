@@ -82,11 +82,16 @@ struct Block {
 
 crate::pg::shmem::plain!(Block);
 
-static BLOCK: Shared<Block> = Shared::new();
+static BLOCK: Shared<Block> = Shared::new(c"crdt_db");
 
-/// Asks for the memory and fills it at server start.
-pub fn init() {
-    shmem::init(|| BLOCK.request(), || BLOCK.startup(|block| block.random = shmem::random()));
+/// Asks for the memory, before the server starts.
+pub fn request() {
+    BLOCK.request();
+}
+
+/// Fills it at server start.
+pub fn startup() {
+    BLOCK.startup(|block| block.random = shmem::random());
 }
 
 /// Is the shared memory there?
@@ -167,9 +172,25 @@ fn set_of(key: DocKey) -> usize {
 
 /// Reads what is known of a doc; makes an entry that is not ready when there is none.
 pub fn known(key: DocKey, slot: usize) -> Known {
+    read_known(key, slot, false)
+}
+
+/// The same by a transaction that is about to write its first run of the doc: it counts as a writer from here until
+/// it has ended: [`committed`] or [`end_write`].
+pub fn begin_write(key: DocKey, slot: usize) -> Known {
+    read_known(key, slot, true)
+}
+
+fn read_known(key: DocKey, slot: usize, begin: bool) -> Known {
     let read = BLOCK.with(true, |block| {
         let announced = block.announced(key);
+        block.tick += u64::from(begin);
+        let tick = block.tick;
         let entry = block.make(key);
+        if begin {
+            entry.writers += 1;
+            entry.write_tick = tick;
+        }
         Known {
             ready: entry.ready,
             max_lamport: entry.max_lamport.max(announced),
@@ -243,19 +264,36 @@ pub fn raise(key: DocKey, lamport: u64) {
     });
 }
 
-/// After a commit: new heads, the events they cover, the slot's new tail, how many events came in.
-pub fn committed(key: DocKey, slot: Option<(usize, Tail)>, heads: &[Head], covered: &[(i32, u64)], events: u64) {
+/// What a transaction has committed to a doc.
+pub struct Commit<'c> {
+    /// The slot it wrote as, and its new tail.
+    pub slot: Option<(usize, Tail)>,
+    /// Its last events.
+    pub heads: &'c [Head],
+    /// Events they were made on top of.
+    pub covered: &'c [(i32, u64)],
+    /// How many events came in.
+    pub events: u64,
+    /// It was counted as a writer by [`begin_write`], and ends with this.
+    pub writer: bool,
+}
+
+/// After a commit.
+pub fn committed(key: DocKey, commit: &Commit<'_>) {
     BLOCK.with(true, |block| {
         let Some(entry) = block.find(key) else { return };
-        if let Some((slot, tail)) = slot
+        if commit.writer {
+            entry.writers = entry.writers.saturating_sub(1);
+        }
+        if let Some((slot, tail)) = commit.slot
             && slot < SLOTS
         {
             entry.tails[slot] = tail;
         }
-        entry.events += events;
+        entry.events += commit.events;
         let gone = |h: &Head| {
-            covered.iter().any(|(peer, counter)| *peer == h.peer && *counter >= h.counter)
-                || heads.iter().any(|n| n.peer == h.peer && n.counter >= h.counter)
+            commit.covered.iter().any(|(peer, counter)| *peer == h.peer && *counter >= h.counter)
+                || commit.heads.iter().any(|n| n.peer == h.peer && n.counter >= h.counter)
         };
         let mut kept = 0;
         for i in 0..entry.head_count {
@@ -265,7 +303,7 @@ pub fn committed(key: DocKey, slot: Option<(usize, Tail)>, heads: &[Head], cover
             }
         }
         entry.head_count = kept;
-        for head in heads {
+        for head in commit.heads {
             add_head(entry, *head);
         }
     });
@@ -300,18 +338,7 @@ pub fn announce(key: DocKey, pid: i32, lamport: u64) -> bool {
     done == Some(true)
 }
 
-/// A transaction is about to read the doc's state and write a run.
-pub fn begin_write(key: DocKey) {
-    BLOCK.with(true, |block| {
-        block.tick += 1;
-        let tick = block.tick;
-        let entry = block.make(key);
-        entry.writers += 1;
-        entry.write_tick = tick;
-    });
-}
-
-/// It has ended.
+/// A transaction that began to write, see [`begin_write`], has ended.
 pub fn end_write(key: DocKey) {
     BLOCK.with(true, |block| {
         if let Some(entry) = block.find(key) {

@@ -34,6 +34,7 @@ pub mod state {
     pub const VALUE: SqlState = SqlState(b"CR021");
     pub const NO_DOC_VALUE: SqlState = SqlState(b"CR022");
     pub const PUSHED_DOCS: SqlState = SqlState(b"CR023");
+    pub const TIMESTAMP: SqlState = SqlState(b"CR024");
 
     pub const UNDEFINED_OBJECT: SqlState = SqlState(b"42704");
     pub const INVALID_PARAMETER: SqlState = SqlState(b"22023");

@@ -5,12 +5,13 @@
 use std::cell::RefCell;
 
 use crdt_engine::id::EventId;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::broadcast;
 use crate::capture::{self, DocBuffer};
 use crate::catalog;
-use crate::docstate::{self, DocKey, Head, Known, Tail};
+use crate::docstate::{self, Commit, DocKey, Head, Known, Tail};
 use crate::error::{Error, Result, state};
 use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation, Snapshot};
@@ -70,7 +71,7 @@ struct Transaction {
     /// A push ran: it must not be prepared.
     pushed: bool,
     /// Docs that others know to be written by us.
-    writing: Vec<i64>,
+    writing: FxHashSet<i64>,
 }
 
 thread_local! {
@@ -89,7 +90,6 @@ pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
         return Ok(());
     }
     let slot = take_slot(doc)?;
-    begin_write(doc);
     let (slot, next, known) = read_tail(doc, slot)?;
     let deps = visible_heads(doc, &known);
     let own_lamport = TRANSACTION.with_borrow(|t| t.docs.get(&doc).map_or(0, Written::lamport));
@@ -122,18 +122,11 @@ pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
     Ok(())
 }
 
-/// Lets pushes know that a run is on its way.
-fn begin_write(doc: i64) {
-    let new = TRANSACTION.with_borrow_mut(|t| {
-        let new = !t.writing.contains(&doc);
-        if new {
-            t.writing.push(doc);
-        }
-        new
-    });
-    if new {
-        docstate::begin_write(doc_key(doc));
-    }
+/// Reads what is known of a doc. The first time in a transaction pushes learn with it that a run is on its way.
+fn begin_write(doc: i64, slot: usize) -> Known {
+    let new = TRANSACTION.with_borrow_mut(|t| t.writing.insert(doc));
+    let read = if new { docstate::begin_write } else { docstate::known };
+    read(doc_key(doc), slot)
 }
 
 /// See [`docstate::quiet`]. A prepared transaction may have written before this server started, and is not counted.
@@ -175,7 +168,6 @@ fn note(doc: i64, slot: Option<Slot>, lamport: u64, events: u64, heads: &[Head],
 /// [`advance`].
 pub fn next_event(doc: i64) -> Result<(EventId, u64, Vec<EventId>)> {
     let slot = take_slot(doc)?;
-    begin_write(doc);
     let (slot, next, known) = read_tail(doc, slot)?;
     let deps = visible_heads(doc, &known).into_iter().filter(|h| h.peer != slot.peer);
     let deps = deps.map(|h| Ok(EventId::new(catalog::peer_name(h.peer)?, h.counter))).collect::<Result<Vec<_>>>()?;
@@ -223,10 +215,10 @@ fn take_slot(doc: i64) -> Result<Slot> {
         .hint("Look for forgotten prepared transactions in pg_prepared_xacts."))
 }
 
-/// The slot's peer and next counter, and what is known of the doc, read in this order.
+/// The slot's peer and next counter, and what is known of the doc, read in this order. A run is about to be written.
 fn read_tail(doc: i64, slot: Slot) -> Result<(Slot, u64, Known)> {
     let key = doc_key(doc);
-    let mut known = docstate::known(key, slot.number);
+    let mut known = begin_write(doc, slot.number);
     if !known.ready {
         learn(doc)?;
         known = docstate::known(key, slot.number);
@@ -321,6 +313,9 @@ pub fn before_commit(prepare: bool) -> Result<()> {
     }
     TRANSACTION.with_borrow_mut(|t| t.past_commit = true);
     raise_all();
+    if TRANSACTION.with_borrow(|t| !t.docs.is_empty()) {
+        broadcast::before_commit();
+    }
     Ok(())
 }
 
@@ -343,14 +338,22 @@ pub fn if_past_commit() -> Result<()> {
 
 /// The transaction is over. Nothing here can fail.
 pub fn ended(end: End) {
-    let transaction = TRANSACTION.take();
-    for (doc, written) in transaction.docs {
-        let key = doc_key(doc);
+    let mut transaction = TRANSACTION.take();
+    for (doc, written) in &transaction.docs {
+        let key = doc_key(*doc);
         match end {
             End::Committed if written.doubtful => docstate::forget(key),
             End::Committed => {
-                let slot = written.slot.and_then(|s| Some((s.number, Tail { peer: s.peer, next: s.next? })));
-                docstate::committed(key, slot, &written.heads, &written.covered, written.events);
+                docstate::committed(
+                    key,
+                    &Commit {
+                        slot: written.slot.and_then(|s| Some((s.number, Tail { peer: s.peer, next: s.next? }))),
+                        heads: &written.heads,
+                        covered: &written.covered,
+                        events: written.events,
+                        writer: transaction.writing.remove(doc),
+                    },
+                );
             }
             // Its runs become visible later, in a session that knows nothing of them.
             End::Prepared => docstate::forget(key),
@@ -359,6 +362,9 @@ pub fn ended(end: End) {
     }
     for doc in transaction.writing {
         docstate::end_write(doc_key(doc));
+    }
+    if end == End::Committed && !transaction.docs.is_empty() {
+        broadcast::docs_changed(transaction.docs.into_keys());
     }
     if transaction.pushed {
         docstate::unannounce(pg::process_id());

@@ -34,3 +34,15 @@ function!(verify_wrapper, pg_finfo_verify_wrapper, crate::verify::verify);
 function!(repair_wrapper, pg_finfo_repair_wrapper, crate::repair::repair);
 function!(run_deps_wrapper, pg_finfo_run_deps_wrapper, crate::history::run_deps);
 function!(run_ops_wrapper, pg_finfo_run_ops_wrapper, crate::history::run_ops);
+
+function!(ephemeral_set_wrapper, pg_finfo_ephemeral_set_wrapper, crate::ephemeral::set);
+function!(ephemeral_get_wrapper, pg_finfo_ephemeral_get_wrapper, crate::ephemeral::get);
+function!(ephemeral_get_all_wrapper, pg_finfo_ephemeral_get_all_wrapper, crate::ephemeral::get_all);
+function!(ephemeral_merge_wrapper, pg_finfo_ephemeral_merge_wrapper, crate::ephemeral::merge);
+function!(ephemeral_remove_wrapper, pg_finfo_ephemeral_remove_wrapper, crate::ephemeral::remove);
+function!(ephemeral_since_wrapper, pg_finfo_ephemeral_since_wrapper, crate::ephemeral::since);
+function!(ephemeral_clear_wrapper, pg_finfo_ephemeral_clear_wrapper, crate::ephemeral::clear);
+function!(ephemeral_entries_wrapper, pg_finfo_ephemeral_entries_wrapper, crate::ephemeral::entries);
+function!(ephemeral_stats_wrapper, pg_finfo_ephemeral_stats_wrapper, crate::ephemeral::stats);
+function!(stat_ephemeral_reset_wrapper, pg_finfo_stat_ephemeral_reset_wrapper, crate::ephemeral::reset_stats);
+function!(set_notify_payload_wrapper, pg_finfo_set_notify_payload_wrapper, crate::ephemeral::set_notify_payload);

@@ -31,7 +31,8 @@ const STRIPES: u64 = 64;
 pub enum Source {
     /// A client: peers are owned, and none may be this database's own.
     Client,
-    /// An administrator merging what another replica holds: any peer but this database's own.
+    /// An administrator merging what another replica holds: any peer, also of this database's own name (a copy of it, or
+    /// what it lost when it was set back), but those it writes as now.
     Merge,
     /// This database itself: a document function.
     Own,
@@ -195,19 +196,26 @@ fn check_peers(doc: i64, batch: &Batch, admitted: &Admitted, source: Source, log
     if source == Source::Own {
         return Ok(());
     }
-    let base = format!("{}:", catalog::doc(doc)?.peer);
+    let hub = catalog::doc(doc)?;
+    let (base, present) = (format!("{}:", hub.peer), format!("{}:", flush::own_prefix(doc)?));
+    let is_ours = |peer: &str| peer.starts_with(&base) || peer == hub.peer;
+    // Nobody but another start of a server writes under another incarnation: what it wrote cannot meet ours.
+    let is_elsewhere = |peer: &str| source == Source::Merge && hub.is_own_peer(peer) && !peer.starts_with(&present);
     let mut seen = FxHashSet::default();
     for part in &admitted.new {
         let peer = batch.runs[part.run].peer.as_str();
         if !seen.insert(peer) {
             continue;
         }
-        if peer.starts_with(&base) || peer == catalog::doc(doc)?.peer {
+        if is_ours(peer) && !is_elsewhere(peer) {
             return Err(Error::new(
                 state::PEER_RESERVED,
                 format!("peer \"{peer}\" belongs to this database, event {} of it is new here", part.counters.start),
             )
-            .hint("A client writes under a peer_id of its own."));
+            .hint(
+                "A client writes under a peer_id of its own. What a copy of this database wrote, and what it lost when \
+                 it was set back, comes in through crdt.doc_merge_remote.",
+            ));
         }
         if source == Source::Client
             && let Some(number) = log.peer(peer)?

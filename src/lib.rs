@@ -21,19 +21,28 @@
 //! | [`derive`] | what tables made of them, as events |
 //! | [`committed`] and [`pager`] | the log as others may see it |
 //! | [`pull`] and [`sync`] | what a replica does not have; how versions stand to each other |
+//! | [`settings`] | `crdt_db.*` |
+//! | [`registers`] | ephemeral registers in shared memory |
+//! | [`ephemeral`] | the functions that set and read them |
+//! | [`broadcast`] | who listens, and what there is to tell |
+//! | [`notifier`] | the background worker that tells |
 //! | [`history`], [`verify`] and [`repair`] | what happened to a row; where table and log disagree |
+//! | [`buckets`] | operations by row, more of them than memory holds |
 #![deny(unsafe_code)]
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must unwind: anything else takes the server down");
 
 mod apply;
+mod broadcast;
+mod buckets;
 mod capture;
 mod catalog;
 mod committed;
 mod ddl;
 mod derive;
 mod docstate;
+mod ephemeral;
 mod error;
 mod flush;
 mod functions;
@@ -42,12 +51,15 @@ mod history;
 mod ingest;
 mod keys;
 mod materialize;
+mod notifier;
 mod pager;
 mod pg;
 mod pull;
 mod push;
+mod registers;
 mod repair;
 mod seen;
+mod settings;
 mod store;
 mod sync;
 mod track;
@@ -61,9 +73,31 @@ mod verify;
 pub extern "C-unwind" fn _PG_init() {
     pg::entry::init();
     pg::executor::init();
-    if pg::shmem::preloading() {
-        docstate::init();
+    let preloading = pg::shmem::preloading();
+    settings::init(preloading);
+    if preloading {
+        pg::shmem::init(
+            || {
+                docstate::request();
+                registers::request();
+                broadcast::request();
+            },
+            || {
+                docstate::startup();
+                registers::startup();
+                broadcast::startup();
+            },
+        );
     }
+    pg::utility::init(pg::utility::Callbacks {
+        before: broadcast::before_statement,
+        after: broadcast::after_statement,
+    });
+    pg::worker::init(pg::worker::Main {
+        begin: broadcast::worker_begins,
+        run: notifier::run,
+        end: broadcast::worker_ended,
+    });
     pg::inval::init();
     pg::xact::init(pg::xact::Callbacks {
         before_commit: flush::before_commit,

@@ -1,6 +1,7 @@
 //! What new events do to rows: the competition is read, the engine decides, rows are written, and what the table made
 //! of it is written down as derived events (design, rules 2.3 and 2.4, section 7 steps 3 to 5).
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use crdt_engine::ValueRef;
@@ -10,7 +11,7 @@ use crdt_engine::merge::{self, Candidate, Merged, Patch, RowMerge};
 use crdt_engine::oplog::{Found, Rows};
 use crdt_engine::ops::OpBuf;
 use crdt_engine::wire::{Batch, json};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::apply::{self, Action, ORDERS, Present, RowChange, TableChange};
 use crate::capture;
@@ -29,6 +30,10 @@ const WINDOW_RUNS: usize = 16;
 const ROWS_A_RUN: usize = 8;
 /// How often a push starts over because rows changed under it.
 const ATTEMPTS: usize = 100;
+/// Rows that are decided and written together, which bounds the memory for it. No more portions than this, each of which
+/// takes a subtransaction: a snapshot remembers 64 of a transaction.
+const PORTION_ROWS: usize = 8192;
+const PORTIONS: usize = 24;
 
 /// What merging did to rows.
 #[derive(Default)]
@@ -56,10 +61,14 @@ pub fn merge_into_rows(doc: i64, batch: &Batch, admitted: &Admitted, want_ops: b
     }
     let places = find_places(doc, &rows)?;
     let target = Target { doc, doc_name: catalog::doc(doc)?.name.clone(), rows: &rows, places: &places };
+    let whole = vec![0..rows.keys().len()];
+    let mut portions = if want_ops { whole.clone() } else { target.portions()? };
     for _ in 0..ATTEMPTS {
         entry::check_interrupts();
-        if let Some(outcome) = target.attempt(admitted.least_effective, want_ops)? {
-            return Ok(outcome);
+        match target.attempt(admitted.least_effective, want_ops, &portions)? {
+            Attempt::Done(outcome) => return Ok(outcome),
+            Attempt::RowsChanged => {}
+            Attempt::Bound => portions.clone_from(&whole),
         }
     }
     Err(Error::new(state::ROW_BUSY, format!("rows of doc {doc} kept changing under the push, {ATTEMPTS} times"))
@@ -80,6 +89,26 @@ fn find_places<'b>(doc: i64, rows: &Rows<'b>) -> Result<FxHashMap<&'b str, Place
     Ok(places)
 }
 
+/// What is known of all rows of a push.
+struct Sources<'s, 'a> {
+    exists: &'s [bool],
+    window: Rows<'a>,
+    history: Rows<'a>,
+    /// The window holds everything.
+    whole: bool,
+    /// Rows that need their history, ascending.
+    undecided: &'s [usize],
+}
+
+/// What became of a try.
+enum Attempt {
+    Done(Outcome),
+    /// Rows changed under it.
+    RowsChanged,
+    /// Something binds rows of different portions: they have to be written together.
+    Bound,
+}
+
 /// The rows that a batch is about.
 struct Target<'t, 'b> {
     doc: i64,
@@ -89,29 +118,104 @@ struct Target<'t, 'b> {
 }
 
 impl<'b> Target<'_, 'b> {
-    /// One try: lock, read, decide, write. `None`: rows changed under it.
-    fn attempt(&self, least: u64, want_ops: bool) -> Result<Option<Outcome>> {
+    /// The rows in portions, of one table each, parents first.
+    fn portions(&self) -> Result<Vec<Range<usize>>> {
+        let keys = self.rows.keys();
+        if keys.len() <= PORTION_ROWS {
+            return Ok(vec![0..keys.len()]);
+        }
+        let size = PORTION_ROWS.max(keys.len() / PORTIONS);
+        let (mut tables, mut generic) = (Vec::new(), Vec::new());
+        let mut start = 0;
+        for of_table in keys.chunk_by(|a, b| a.0 == b.0) {
+            let range = start..start + of_table.len();
+            start = range.end;
+            match &self.places[of_table[0].0] {
+                Place::Tracked(table) => tables.push((table.clone(), range)),
+                Place::Generic => generic.push(range),
+            }
+        }
+        apply::parents_first(&mut tables, |(table, _)| table.root)?;
+        let ranges = tables.into_iter().map(|(_, range)| range).chain(generic);
+        Ok(ranges.flat_map(|r| r.clone().step_by(size).map(move |at| at..r.end.min(at + size))).collect())
+    }
+
+    /// One try: lock, read, then decide and write by portions.
+    fn attempt(&self, least: u64, want_ops: bool, portions: &[Range<usize>]) -> Result<Attempt> {
         let exists = self.lock_existing()?;
         let quiet_since = flush::quiet(self.doc);
         let known = Competition::read(self.doc, self.rows, Some(least))?;
         let undecided = self.undecided(&exists, &known);
         let history = Competition::of_some(self.doc, self.rows, &undecided)?;
-        let merges = self.decide(&exists, &known, &undecided, &history);
-        if self.wait_for_inserters(&exists, &merges)? {
-            return Ok(None);
+        let sources = Sources {
+            exists: &exists,
+            window: Rows::found(self.rows.keys(), &known.found),
+            history: Rows::found(self.rows.keys(), &history.found),
+            whole: known.whole,
+            undecided: &undecided,
+        };
+        let mut bound = false;
+        let written = entry::catch(|| {
+            xact::subtransaction(|| {
+                let mut outcome = Outcome::default();
+                for portion in portions {
+                    if !self.write_portion(portion, &sources, want_ops, &mut outcome)? {
+                        return Ok(None);
+                    }
+                    bound = portions.len() > 1 && self.touches_others(portion, &outcome);
+                    if bound {
+                        return Ok(None);
+                    }
+                }
+                let quiet = quiet_since.is_some() && flush::quiet(self.doc) == quiet_since;
+                // Somebody may have inserted and deleted one of the rows between our look and our write.
+                let moved = !quiet && Competition::read(self.doc, self.rows, Some(least))?.len() != known.len();
+                Ok((!moved).then_some(outcome))
+            })
+        });
+        match written {
+            Ok(done) => Ok(match done? {
+                Some(outcome) => Attempt::Done(outcome),
+                None if bound => Attempt::Bound,
+                None => Attempt::RowsChanged,
+            }),
+            Err(caught) if portions.len() > 1 && caught.is_constraint_violation() => Ok(Attempt::Bound),
+            Err(caught) => caught.resume(),
         }
-        let changes = self.tracked_changes(&merges)?;
-        let written = xact::subtransaction(|| {
-            let Some(captured) = self.write(&changes, &merges)? else { return Ok(None) };
-            let quiet = quiet_since.is_some() && flush::quiet(self.doc) == quiet_since;
-            // Somebody may have inserted and deleted one of the rows between our look and our write.
-            let moved = !quiet && Competition::read(self.doc, self.rows, Some(least))?.len() != known.len();
-            Ok((!moved).then_some(captured))
-        })?;
-        let Some(captured) = written else { return Ok(None) };
-        let derived = crate::derive::derive(self.doc, self.rows, &merges, &changes, captured)?;
-        let merge_ops = if want_ops { merge_ops(self.rows, &merges)? } else { Vec::new() };
-        Ok(Some(Outcome { merge_ops, derived }))
+    }
+
+    /// Decides and writes some of the rows. False: rows changed under it.
+    fn write_portion(
+        &self,
+        portion: &Range<usize>,
+        sources: &Sources<'_, '_>,
+        want_ops: bool,
+        outcome: &mut Outcome,
+    ) -> Result<bool> {
+        let rows = self.rows.part(portion.clone());
+        let part = Target { doc: self.doc, doc_name: self.doc_name.clone(), rows: &rows, places: self.places };
+        let exists = &sources.exists[portion.clone()];
+        let merges = part.decide(sources, portion);
+        if part.wait_for_inserters(exists, &merges)? {
+            return Ok(false);
+        }
+        let changes = part.tracked_changes(&merges)?;
+        let Some(captured) = part.write(&changes, &merges)? else { return Ok(false) };
+        outcome.derived.extend(crate::derive::derive(self.doc, &rows, &merges, &changes, captured)?);
+        if want_ops {
+            outcome.merge_ops.extend(merge_ops(&rows, &merges)?);
+        }
+        Ok(true)
+    }
+
+    /// Was a row of the push touched that is not of this portion, by a trigger or a cascade? Only whoever writes both
+    /// can tell which came last.
+    fn touches_others(&self, portion: &Range<usize>, outcome: &Outcome) -> bool {
+        let mut keys = outcome.derived.iter().filter(|(doc, _)| *doc == self.doc).flat_map(|(_, ops)| ops.iter());
+        keys.any(|op| {
+            let found = op.row_key().and_then(|key| self.rows.keys().binary_search(&key).ok());
+            found.is_some_and(|row| !portion.contains(&row))
+        })
     }
 
     /// Indices of the rows of one wire table.
@@ -145,38 +249,34 @@ impl<'b> Target<'_, 'b> {
         }
         let known = Rows::found(self.rows.keys(), &known.found);
         let open = |i: &usize| {
+            if !merge::may_need_history(known.events(*i), self.rows.events(*i)) {
+                return false;
+            }
             let merged = merge::merge_row(exists[*i], known.events(*i), self.rows.events(*i));
             matches!(merged, Merged::NeedsHistory)
         };
         (0..exists.len()).filter(open).collect()
     }
 
-    fn decide<'a>(
-        &self,
-        exists: &[bool],
-        known: &'a Competition,
-        undecided: &[usize],
-        history: &'a Competition,
-    ) -> Vec<RowMerge<'a>>
+    /// Decides on the rows, which are those of `portion` there.
+    fn decide<'a>(&self, sources: &Sources<'_, 'a>, portion: &Range<usize>) -> Vec<RowMerge<'a>>
     where
         'b: 'a,
     {
-        let window = Rows::found(self.rows.keys(), &known.found);
-        let whole = Rows::found(self.rows.keys(), &history.found);
-        let undecided: FxHashSet<usize> = undecided.iter().copied().collect();
         let merge = |i: usize| {
-            let batch = self.rows.events(i);
-            if known.whole {
-                return merge::merge_row_with_history(exists[i], window.events(i), batch);
+            let (batch, at) = (self.rows.events(i), portion.start + i);
+            let (exists, window) = (sources.exists[at], sources.window.events(at));
+            if sources.whole {
+                return merge::merge_row_with_history(exists, window, batch);
             }
-            if !undecided.contains(&i)
-                && let Merged::Row(row) = merge::merge_row(exists[i], window.events(i), batch)
+            if sources.undecided.binary_search(&at).is_err()
+                && let Merged::Row(row) = merge::merge_row(exists, window, batch)
             {
                 return row;
             }
-            merge::merge_row_with_history(exists[i], whole.events(i), batch)
+            merge::merge_row_with_history(exists, sources.history.events(at), batch)
         };
-        (0..exists.len()).map(merge).collect()
+        (0..portion.len()).map(merge).collect()
     }
 
     /// A row that is not there and will not be made may be on its way in another transaction, which has perhaps taken
@@ -212,7 +312,7 @@ impl<'b> Target<'_, 'b> {
             }
         }
         changes.sort_by_key(|c| c.table.root.to_u32());
-        apply::parents_first(&mut changes)?;
+        apply::parents_first(&mut changes, |change| change.table.root)?;
         Ok(changes)
     }
 

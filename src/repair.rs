@@ -14,7 +14,7 @@ use crate::generic;
 use crate::pg::function::{Args, Out};
 use crate::pg::spi;
 use crate::track;
-use crate::verify::{Difference, JSON_DEPTH, What, differences};
+use crate::verify::{Difference, Docs, JSON_DEPTH, What, differences};
 
 /// `crdt.repair(tbl, direction)`
 pub fn repair(args: &Args<'_>) -> Result<Out> {
@@ -34,7 +34,7 @@ pub fn repair(args: &Args<'_>) -> Result<Out> {
 /// Writes events of this hub, so that the log agrees with the table; how many.
 fn repair_log(table: &Rc<Table>) -> Result<i64> {
     let mut events = 0;
-    differences(table, &mut |difference| {
+    differences(table, Docs::Make, &mut |difference| {
         events += 1;
         capture::append(difference.doc, |ops| agree(ops, table, &difference))
     })?;
@@ -78,7 +78,7 @@ struct Need<'d> {
 /// of it are events of this database.
 fn repair_table(table: &Rc<Table>) -> Result<i64> {
     let mut found = Vec::new();
-    differences(table, &mut |difference| {
+    differences(table, Docs::Make, &mut |difference| {
         found.push(difference);
         Ok(())
     })?;

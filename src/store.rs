@@ -1,11 +1,13 @@
 //! The log in its tables: runs, and which runs touch which rows.
 
+use std::cell::RefCell;
+
 use pgrx::pg_sys::Oid;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crdt_engine::ops::OpBuf;
-use crdt_engine::{Limits, OpRef, codec};
+use crdt_engine::{Limits, codec};
 
 use crate::catalog;
 use crate::docstate::Head;
@@ -20,6 +22,10 @@ pub const RUN_OPS: usize = 512;
 const RUN_BYTES: usize = 1 << 20;
 /// Runs read while heads are looked for after a start; tails older than that count as covered.
 const HEAD_SCAN_RUNS: usize = 20_000;
+
+thread_local! {
+    static ENCODER: RefCell<codec::Encoder> = RefCell::default();
+}
 
 /// A run about to be appended.
 pub struct NewRun {
@@ -63,42 +69,37 @@ pub fn row_hash(tbl: &str, row: &str) -> i64 {
 
 /// Where a run that starts at operation `from` ends.
 pub fn cut(ops: &OpBuf, from: usize, to: usize) -> usize {
+    let to = to.min(from + RUN_OPS);
     let mut bytes = 0;
-    for (i, op) in ops.range(from..to).enumerate() {
-        bytes += op_bytes(op);
-        if i == RUN_OPS || (bytes > RUN_BYTES && i > 0) {
-            return from + i;
+    for i in from..to {
+        bytes += ops.weight(i);
+        if bytes > RUN_BYTES && i > from {
+            return i;
         }
     }
     to
 }
 
-fn op_bytes(op: OpRef<'_>) -> usize {
-    let value = |v: crdt_engine::ValueRef<'_>| match v {
-        crdt_engine::ValueRef::Text(t) | crdt_engine::ValueRef::Json(t) => t.len(),
-        _ => 8,
-    };
-    match op {
-        OpRef::Insert { row, cells, .. } => row.len() + cells.iter().map(|(_, v)| value(v)).sum::<usize>(),
-        OpRef::Update { row, value: v, .. } => row.len() + value(v),
-        OpRef::Delete { row, .. } => row.len(),
-        OpRef::Opaque { payload, .. } => payload.len(),
-    }
-}
-
 /// Encodes operations `from..to` of a buffer as a run.
 pub fn encode(ops: &OpBuf, from: usize, to: usize, counter_start: u64, lamport_start: u64) -> Result<NewRun> {
-    let mut keys: Vec<i64> =
-        ops.range(from..to).filter_map(|op| op.row_key()).map(|(tbl, row)| row_hash(tbl, row)).collect();
+    let mut keys = Vec::new();
+    let mut last = None;
+    for key in (from..to).filter_map(|i| ops.row_key(i)) {
+        // Several updates of one row mostly follow each other.
+        if last != Some(key) {
+            keys.push(row_hash(key.0, key.1));
+            last = Some(key);
+        }
+    }
     keys.sort_unstable();
     keys.dedup();
-    let span: u64 = ops.range(from..to).map(|op| op.span()).sum();
+    let span: u64 = (from..to).map(|i| ops.span_of(i)).sum();
     Ok(NewRun {
         counter_start,
         counter_end: counter_start + span - 1,
         lamport_start,
         deps: Vec::new(),
-        ops: codec::encode(ops, from..to)?,
+        ops: ENCODER.with_borrow_mut(|encoder| encoder.encode(ops, from..to))?,
         keys,
     })
 }
@@ -108,6 +109,7 @@ pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::RowExclusive);
     let mut inserter = Inserter::new(&rel);
+    let few = keys::few(runs);
     for run in runs {
         let deps = encode_deps(&run.deps);
         inserter.insert(&[
@@ -122,10 +124,7 @@ pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
             Field::Text(author.actor),
             if deps.is_empty() { Field::Null } else { Field::Bytes(&deps) },
             Field::Bytes(&run.ops),
-            match run.keys[..] {
-                [one] => Field::I64(one),
-                _ => Field::Null,
-            },
+            run.keys.first().filter(|_| few || run.keys.len() == 1).map_or(Field::Null, |hash| Field::I64(*hash)),
         ]);
     }
     drop(inserter);

@@ -1,20 +1,21 @@
 //! Where table and log disagree: `crdt.verify`. What to do then is [`crate::repair`]'s.
 //!
 //! They disagree when somebody wrote past the triggers (`DISABLE TRIGGER`, `session_replication_role`), and when a column
-//! came to be after events that name it. Both are read under one snapshot, in batches.
+//! came to be after events that name it. Both are read once, under one snapshot, and compared in parts that memory holds.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crdt_engine::id::Dot;
 use crdt_engine::merge::{Candidate, RowView, replay_row};
+use crdt_engine::ops::Cells;
 use crdt_engine::value::same;
 use crdt_engine::{OpBuf, ValueRef, codec};
 
-use crate::apply::KeyArrays;
-use crate::capture::{self, RowNow};
+use crate::buckets::{Bucket, Buckets, Source};
+use crate::capture;
 use crate::catalog::{self, Table};
 use crate::committed;
 use crate::error::Result;
@@ -24,8 +25,14 @@ use crate::pg::types::Column;
 use crate::pg::{datum, entry, spi, xact};
 use crate::store;
 
-/// Rows compared at a time.
-const BATCH: usize = 1000;
+/// Buckets that table and log are compared in at first.
+const BUCKETS: usize = 16;
+/// A bucket with more of the log in memory is split.
+const BUCKET_BYTES: usize = 16 << 20;
+/// Into so many parts at most, each with a buffer and perhaps two files.
+const MAX_PARTS: usize = 128;
+/// And so often: what is too large then is the history of a row.
+const MAX_LEVEL: u32 = 2;
 /// Nesting of JSON values that the log or the table holds already.
 pub const JSON_DEPTH: usize = 6500;
 
@@ -53,7 +60,7 @@ pub enum What {
 pub fn verify(args: &Args<'_>) -> Result<Out> {
     let table = catalog::tracked(args.oid(0, "tbl")?)?;
     let mut lines = Rows::new(args)?;
-    differences(&table, &mut |difference| {
+    differences(&table, Docs::Find, &mut |difference| {
         let row = Col::Text(&difference.row);
         match &difference.what {
             What::OnlyInTable(cells) => lines.push(&[row, Col::Null, Col::Jsonb(&object(cells)?), Col::Null]),
@@ -68,126 +75,141 @@ pub fn verify(args: &Args<'_>) -> Result<Out> {
     Ok(Out::Null)
 }
 
+/// What is done about a row of a table with a doc column that names a doc which does not exist.
+#[derive(Clone, Copy)]
+pub enum Docs {
+    /// It is made.
+    Make,
+    /// The row has no doc, and nothing in the log: for those who only look.
+    Find,
+}
+
+/// Stands for a doc that is not there: no doc has this number.
+const NO_DOC: i64 = i64::MIN;
+
+impl Docs {
+    fn named(self, name: &str) -> Result<i64> {
+        match self {
+            Docs::Make => catalog::ensure_doc(name),
+            Docs::Find => Ok(catalog::find_doc(name)?.unwrap_or(NO_DOC)),
+        }
+    }
+}
+
 /// Calls `each` with every disagreement of a table and its log, this transaction's own writes included.
-pub fn differences(table: &Rc<Table>, each: &mut dyn FnMut(Difference) -> Result<()>) -> Result<()> {
+pub fn differences(table: &Rc<Table>, docs: Docs, each: &mut dyn FnMut(Difference) -> Result<()>) -> Result<()> {
     if capture::pending() {
         capture::flush_all()?;
     }
     let table = &catalog::tracked(table.root)?;
     let _now = xact::ActiveSnapshot::push_latest();
     let _pinned = datum::PinnedSettings::pin();
-    let mut comparison = Comparison { table, peers: FxHashMap::default(), each };
-    comparison.table_rows()?;
-    comparison.log_rows()
+    Comparison { table, docs, peers: FxHashMap::default(), each }.run()
 }
 
 /// A table and its log being compared.
 struct Comparison<'t, 'e> {
     table: &'t Table,
+    docs: Docs,
     peers: FxHashMap<i32, Rc<str>>,
     each: &'e mut dyn FnMut(Difference) -> Result<()>,
 }
 
 impl Comparison<'_, '_> {
-    /// Compares every row of the table with what the log says of it.
-    fn table_rows(&mut self) -> Result<()> {
-        let sql = format!("SELECT {} FROM {} AS t", self.select_list(), self.table.sql_name);
-        let mut batch: Vec<(String, RowNow)> = Vec::new();
+    /// Reads log and table once each and compares them row by row.
+    fn run(&mut self) -> Result<()> {
+        let (mut log, mut rows) = (Buckets::new(BUCKETS, 0), Buckets::new(BUCKETS, 0));
+        for doc in committed::docs_of(self.table)? {
+            self.read_log(doc, &mut log)?;
+        }
+        self.read_table(&mut rows)?;
+        self.compare_all(log, rows, 0)
+    }
+
+    fn read_log(&self, doc: i64, into: &mut Buckets) -> Result<()> {
+        let names = catalog::names()?;
+        let alias = self.table.alias.as_str();
+        let rel = Relation::open(names.run, Lock::AccessShare);
+        let mut scan = IndexScan::new(&rel, names.run_pkey, Snapshot::Active, &[(1, Cmp::Eq, Field::I64(doc))], false);
+        let mut memory = RowMemory::new();
+        while let Some(run) = scan.next_row() {
+            entry::check_interrupts();
+            memory.row(|| -> Result<()> {
+                let (peer, counter, lamport) = (run.i32(2), run.i64(3) as u64, run.i64(5) as u64);
+                let mut ops = OpBuf::new();
+                let bytes = run.bytes(11).unwrap_or_default();
+                let offsets =
+                    codec::decode_rows(&bytes, &store::stored_limits(), &mut |tbl, _| tbl == alias, &mut ops)?;
+                for (op, offset) in ops.iter().zip(offsets) {
+                    let (_, row) = op.row_key().expect("only operations on rows were picked");
+                    let source = Source { doc, peer, counter: counter + offset, lamport: lamport + offset };
+                    into.put(store::row_hash(alias, row), op, source)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn read_table(&self, into: &mut Buckets) -> Result<()> {
+        let columns: Vec<String> = self.table.columns.iter().map(|c| format!("t.{}", quote(&c.name))).collect();
+        let sql = format!("SELECT {} FROM {} AS t", columns.join(", "), self.table.sql_name);
+        let mut memory = RowMemory::new();
         spi::as_role(catalog::names()?.owner, || {
             spi::connect(|c| {
-                let mut memory = RowMemory::new();
                 c.each_now(&sql, &[], |rows, i| {
                     memory.row(|| {
-                        batch.push(capture::row_now(self.table, rows, i)?);
-                        if batch.len() == BATCH { self.compare(&std::mem::take(&mut batch)) } else { Ok(()) }
+                        let (row, now) = capture::row_of(self.table, rows, i, |name| self.docs.named(name))?;
+                        let source = Source { doc: now.doc, ..Source::default() };
+                        into.put(store::row_hash(&self.table.alias, &row), now.ops.get(0), source)
                     })
                 })
             })
+        })
+    }
+
+    /// Compares bucket by bucket; what is too large for memory, in parts. The events of one row stay together.
+    fn compare_all(&mut self, log: Buckets, rows: Buckets, level: u32) -> Result<()> {
+        for (log, rows) in log.into_iter().zip(rows.into_iter()) {
+            let parts = (log.memory() / BUCKET_BYTES + 1).min(MAX_PARTS);
+            if parts == 1 || level == MAX_LEVEL {
+                self.compare(log, rows)?;
+            } else {
+                let (log, rows) =
+                    (log.split(parts, level + 1, store::row_hash)?, rows.split(parts, level + 1, store::row_hash)?);
+                self.compare_all(log, rows, level + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, log: Bucket, rows: Bucket) -> Result<()> {
+        let mut events = OpBuf::new();
+        let mut sources = Vec::new();
+        log.read(|ops, of| {
+            sources.extend_from_slice(of);
+            ops.iter().try_for_each(|op| Ok(events.push(op)?))
         })?;
-        self.compare(&batch)
-    }
-
-    fn select_list(&self) -> String {
-        let columns: Vec<String> = self.table.columns.iter().map(|c| format!("t.{}", quote(&c.name))).collect();
-        columns.join(", ")
-    }
-
-    fn compare(&mut self, batch: &[(String, RowNow)]) -> Result<()> {
-        let mut by_doc: BTreeMap<i64, Vec<&(String, RowNow)>> = BTreeMap::new();
-        for line in batch {
-            by_doc.entry(line.1.doc).or_default().push(line);
+        let peers = sources.iter().map(|source| self.peer(source.peer)).collect::<Result<Vec<_>>>()?;
+        let mut by_row: BTreeMap<(i64, &str), Vec<Candidate<'_>>> = BTreeMap::new();
+        for ((op, source), peer) in events.iter().zip(&sources).zip(&peers) {
+            let (_, row) = op.row_key().expect("only operations on rows were put there");
+            let dot = Dot { lamport: source.lamport, peer, counter: source.counter };
+            by_row.entry((source.doc, row)).or_default().push(Candidate { op, dot });
         }
-        for (doc, lines) in by_doc {
-            let rows: FxHashSet<&str> = lines.iter().map(|(row, _)| row.as_str()).collect();
-            let events = self.events(doc, &rows)?;
-            for (row, now) in lines {
-                let view = replay_row(events.on(row));
-                self.compare_row(doc, row, now, &view)?;
+        // In the order of the rows; taken when the table has the row.
+        let mut by_row: Vec<_> = by_row.into_iter().map(|(key, events)| (key, Some(events))).collect();
+        rows.read(|ops, of| {
+            for (op, source) in ops.iter().zip(of) {
+                let crdt_engine::OpRef::Insert { row, cells, .. } = op else { unreachable!("a row of the table") };
+                let found = by_row.binary_search_by(|(key, _)| key.cmp(&(source.doc, row)));
+                let view = replay_row(found.ok().and_then(|at| by_row[at].1.take()).unwrap_or_default());
+                self.compare_row(source.doc, row, cells, &view)?;
             }
-        }
-        Ok(())
-    }
-
-    fn compare_row(&mut self, doc: i64, row: &str, now: &RowNow, view: &RowView<'_>) -> Result<()> {
-        let mut tell = |what| (self.each)(Difference { doc, row: row.to_owned(), what });
-        if !view.exists() {
-            let crdt_engine::OpRef::Insert { cells, .. } = now.ops.get(0) else { unreachable!("one insert") };
-            return tell(What::OnlyInTable(cells.iter().map(json_cell).collect::<Result<_>>()?));
-        }
-        for (i, column) in self.table.columns.iter().enumerate() {
-            if view.cell(&column.name).is_none() && (self.table.key.contains(&i) || self.table.doc_column == Some(i)) {
-                // The row's id says it, or the doc.
-                continue;
-            }
-            let in_table = now.cell(&column.name).unwrap_or(ValueRef::Null);
-            let in_log = view.cell(&column.name).map(|cell| cell.value);
-            if !agrees(column, in_table, in_log.unwrap_or(ValueRef::Null))? {
-                let in_log = in_log.map(json).transpose()?;
-                tell(What::Cell { column: column.name.clone(), in_table: json(in_table)?, in_log })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks for rows that stand in the log and not in the table.
-    fn log_rows(&mut self) -> Result<()> {
-        let names = catalog::names()?;
-        let rel = Relation::open(names.run, Lock::AccessShare);
-        for doc in committed::docs_of(self.table)? {
-            let mut rows: FxHashSet<String> = FxHashSet::default();
-            let keys = [(1, Cmp::Eq, Field::I64(doc))];
-            let mut scan = IndexScan::new(&rel, names.run_pkey, Snapshot::Active, &keys, false);
-            while let Some(run) = scan.next_row() {
-                entry::check_interrupts();
-                let alias = self.table.alias.as_str();
-                let mut note = |tbl: &str, row: &str| {
-                    if tbl == alias && !rows.contains(row) {
-                        rows.insert(row.to_owned());
-                    }
-                    false
-                };
-                let ops = run.bytes(11).unwrap_or_default();
-                codec::decode_rows(&ops, &store::stored_limits(), &mut note, &mut OpBuf::new())?;
-                if rows.len() >= BATCH {
-                    self.look_for(doc, &std::mem::take(&mut rows))?;
-                }
-            }
-            self.look_for(doc, &rows)?;
-        }
-        Ok(())
-    }
-
-    fn look_for(&mut self, doc: i64, rows: &FxHashSet<String>) -> Result<()> {
-        let present = self.present(doc, rows)?;
-        let missing: FxHashSet<&str> = rows.iter().map(String::as_str).filter(|r| !present.contains(*r)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let events = self.events(doc, &missing)?;
-        let mut missing: Vec<&str> = missing.into_iter().collect();
-        missing.sort_unstable();
-        for row in missing {
-            let view = replay_row(events.on(row));
+            Ok(())
+        })?;
+        for ((doc, row), events) in by_row {
+            let view = replay_row(events.unwrap_or_default());
             if view.exists() {
                 let cells = view.cells.iter().map(|c| json_cell((c.col, c.value))).collect::<Result<_>>()?;
                 (self.each)(Difference { doc, row: row.to_owned(), what: What::OnlyInLog(cells) })?;
@@ -196,51 +218,24 @@ impl Comparison<'_, '_> {
         Ok(())
     }
 
-    /// Those of the rows that the table has in this doc.
-    fn present(&self, doc: i64, rows: &FxHashSet<String>) -> Result<FxHashSet<String>> {
-        // A row id that is no key of this table is not in it.
-        let possible = |row: &&str| attempt(|| self.table.key_texts(row)).is_some();
-        let all: Vec<&str> = rows.iter().map(String::as_str).collect();
-        let keys = match attempt(|| KeyArrays::new(self.table, all.iter().copied())) {
-            Some(keys) => keys,
-            None => KeyArrays::new(self.table, all.iter().copied().filter(possible))?,
-        };
-        let sql = format!(
-            "SELECT {} FROM {} AS t, {} WHERE {}",
-            self.select_list(),
-            self.table.sql_name,
-            keys.from(1),
-            keys.matches("t")
-        );
-        let mut present = FxHashSet::default();
-        spi::as_role(catalog::names()?.owner, || {
-            spi::connect(|c| {
-                c.each_now(&sql, keys.params(), |found, i| {
-                    let (row, now) = capture::row_now(self.table, found, i)?;
-                    if now.doc == doc {
-                        present.insert(row);
-                    }
-                    Ok(())
-                })
-            })
-        })?;
-        Ok(present)
-    }
-
-    fn events(&mut self, doc: i64, rows: &FxHashSet<&str>) -> Result<Events> {
-        let alias = self.table.alias.as_str();
-        let hashes: Vec<i64> = rows.iter().map(|row| store::row_hash(alias, row)).collect();
-        let mut wanted = |tbl: &str, row: &str| tbl == alias && rows.contains(row);
-        let found = store::events_on_rows(doc, &hashes, &mut wanted, Snapshot::Active)?;
-        let mut events =
-            Events { ops: found.ops, of: Vec::with_capacity(found.of.len()), by_row: FxHashMap::default() };
-        for (at, (peer, counter, lamport)) in found.of.into_iter().enumerate() {
-            events.of.push((self.peer(peer)?, counter, lamport));
-            if let Some((_, row)) = events.ops.get(at).row_key() {
-                events.by_row.entry(row.to_owned()).or_default().push(at);
+    fn compare_row(&mut self, doc: i64, row: &str, cells: Cells<'_>, view: &RowView<'_>) -> Result<()> {
+        let mut tell = |what| (self.each)(Difference { doc, row: row.to_owned(), what });
+        if !view.exists() {
+            return tell(What::OnlyInTable(cells.iter().map(json_cell).collect::<Result<_>>()?));
+        }
+        for (i, (column, (name, in_table))) in self.table.columns.iter().zip(cells.iter()).enumerate() {
+            assert_eq!(column.name, name, "a row has its table's columns");
+            let in_log = view.cell(name).map(|cell| cell.value);
+            if in_log.is_none() && (self.table.key.contains(&i) || self.table.doc_column == Some(i)) {
+                // The row's id says it, or the doc.
+                continue;
+            }
+            if !agrees(column, in_table, in_log.unwrap_or(ValueRef::Null))? {
+                let in_log = in_log.map(json).transpose()?;
+                tell(What::Cell { column: column.name.clone(), in_table: json(in_table)?, in_log })?;
             }
         }
-        Ok(events)
+        Ok(())
     }
 
     fn peer(&mut self, number: i32) -> Result<Rc<str>> {
@@ -250,22 +245,6 @@ impl Comparison<'_, '_> {
         let name: Rc<str> = catalog::peer_name(number)?.into();
         self.peers.insert(number, name.clone());
         Ok(name)
-    }
-}
-
-/// The log's events on some rows.
-struct Events {
-    ops: OpBuf,
-    of: Vec<(Rc<str>, u64, u64)>,
-    by_row: FxHashMap<String, Vec<usize>>,
-}
-
-impl Events {
-    fn on<'e>(&'e self, row: &str) -> impl Iterator<Item = Candidate<'e>> + use<'e> {
-        self.by_row.get(row).into_iter().flatten().map(|at| {
-            let (peer, counter, lamport) = &self.of[*at];
-            Candidate { op: self.ops.get(*at), dot: Dot { lamport: *lamport, peer, counter: *counter } }
-        })
     }
 }
 

@@ -138,22 +138,31 @@ impl Load<'_> {
         let mut pair = Pair::default();
         for (_, ours) in turns(bench.options.repeats) {
             let script = self.script.replace("TABLE", variant(ours)).replace("ROWS", &rows.to_string());
-            pair.push(ours, self.run(bench, &database, &script));
+            pair.push(ours, pgbench(bench, &database, &script, self.clients, self.transactions, &[], 1));
         }
         pair
     }
+}
 
-    fn run(&self, bench: &Bench, database: &str, script: &str) -> Cost {
-        let file = ScriptFile::write(script);
-        let clients = self.clients.to_string();
-        let each = (self.transactions / self.clients).max(1).to_string();
-        let path = file.0.to_str().expect("a path in UTF-8");
-        let args = ["-n", "-M", "prepared", "-c", &clients, "-j", "1", "-t", &each, "-f", path, database];
-        let (cost, output) = children_cost(&bench.cluster, || bench.cluster.run("pgbench", &args));
-        assert!(output.contains("number of failed transactions: 0 "), "pgbench: {output}");
-        let transactions = (self.transactions / self.clients).max(1) * self.clients;
-        Cost { wall: transactions as f64 / rate_of(&output), ..cost }
-    }
+/// A pgbench run of prepared statements. `others`: sessions that are connected when it ends, the observer among them.
+pub fn pgbench(
+    bench: &Bench,
+    database: &str,
+    script: &str,
+    clients: usize,
+    transactions: usize,
+    more: &[&str],
+    others: usize,
+) -> Cost {
+    let file = ScriptFile::write(script);
+    let each = (transactions / clients).max(1);
+    let (count, each_text) = (clients.to_string(), each.to_string());
+    let path = file.0.to_str().expect("a path in UTF-8");
+    let args = ["-n", "-M", "prepared", "-c", &count, "-j", "1", "-t", &each_text, "-f", path];
+    let args = [&args[..], more, &[database]].concat();
+    let (cost, output) = children_cost(&bench.cluster, others, || bench.cluster.run("pgbench", &args));
+    assert!(output.contains("number of failed transactions: 0 "), "pgbench: {output}");
+    Cost { wall: (each * clients) as f64 / rate_of(&output), ..cost }
 }
 
 // pgbench's own rate leaves out the time its clients take to connect.

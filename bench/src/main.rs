@@ -1,11 +1,12 @@
 //! Speed and size of crdt_db: the table of `docs/benchmarks.md`.
 //!
 //! Every figure is a ratio between two things measured in turns inside one run, so that a slow or busy machine moves
-//! both. Each line of the table is one function in [`local`] (plain SQL on tracked tables), [`remote`] (push and pull)
-//! or [`size`]; [`measure`] holds the clock, [`report`] the table.
+//! both. Each line of the table is one function in [`local`] (plain SQL on tracked tables), [`remote`] (push and pull),
+//! [`size`] or [`ephemeral`]; [`measure`] holds the clock, [`report`] the table.
 #![forbid(unsafe_code)]
 
 mod data;
+mod ephemeral;
 mod local;
 mod measure;
 mod remote;
@@ -31,7 +32,7 @@ pub struct Bench {
 
 type Measurement = fn(&Bench) -> Vec<Line>;
 
-const MEASUREMENTS: [(&str, Measurement); 9] = [
+const MEASUREMENTS: [(&str, Measurement); 13] = [
     ("bulk", local::bulk),
     ("single", local::single_row),
     ("four", local::four_statements),
@@ -41,6 +42,10 @@ const MEASUREMENTS: [(&str, Measurement); 9] = [
     ("growth", remote::growth),
     ("size", size::log_size),
     ("memory", size::push_memory),
+    ("registers", ephemeral::registers),
+    ("listeners", ephemeral::listeners),
+    ("latency", ephemeral::latency),
+    ("many-keys", ephemeral::many_keys),
 ];
 
 fn main() {
@@ -98,6 +103,8 @@ fn start_server() -> Cluster {
             "jit=off",
             "max_parallel_workers_per_gather=0",
             "default_toast_compression=lz4",
+            // One role fills it all here.
+            "crdt_db.ephemeral_role_share=100",
         ],
     )
 }

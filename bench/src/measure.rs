@@ -72,8 +72,9 @@ pub fn backend_cost<T>(client: &mut Client, work: impl FnOnce(&mut Client) -> T)
     (Cost { wall, cpu: process_cpu(pid) - before }, answer)
 }
 
-/// What `work` costs all backends it starts, which must be gone when it returns (pgbench).
-pub fn children_cost<T>(cluster: &Cluster, work: impl FnOnce() -> T) -> (Cost, T) {
+/// What `work` costs all backends it starts, which must be gone when it returns (pgbench). `others` sessions stay, the one
+/// that is made here among them.
+pub fn children_cost<T>(cluster: &Cluster, others: usize, work: impl FnOnce() -> T) -> (Cost, T) {
     let mut observer = cluster.connect("postgres");
     let postmaster: i32 = parent_of(backend_pid(&mut observer));
     let before = reaped_children_cpu(postmaster);
@@ -81,8 +82,8 @@ pub fn children_cost<T>(cluster: &Cluster, work: impl FnOnce() -> T) -> (Cost, T
     let answer = work();
     let wall = start.elapsed().as_secs_f64();
     wait_until("the backends to end", || {
-        let query = "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'client backend'";
-        observer.query_one(query, &[]).expect("pg_stat_activity").get(0)
+        let query = "SELECT count(*) <= $1 FROM pg_stat_activity WHERE backend_type = 'client backend'";
+        observer.query_one(query, &[&(others as i64)]).expect("pg_stat_activity").get(0)
     });
     // A backend leaves pg_stat_activity a moment before the postmaster has reaped it.
     std::thread::sleep(Duration::from_millis(100));

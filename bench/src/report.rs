@@ -24,6 +24,8 @@ pub enum Unit {
     Rate,
     /// Bytes a cell beyond the value's own.
     BytesPerCell,
+    /// Milliseconds.
+    Millis,
 }
 
 impl Unit {
@@ -32,6 +34,7 @@ impl Unit {
             Unit::Times | Unit::Rate if figure > 0.0 && figure < 0.1 => format!("1/{:.0}", 1.0 / figure),
             Unit::Times | Unit::Rate => format!("{figure:.2}x"),
             Unit::BytesPerCell => format!("{figure:+.1} bytes"),
+            Unit::Millis => format!("{figure:.1} ms"),
         }
     }
 

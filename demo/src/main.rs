@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`offices`] | part 1: thirty authors offline, three hubs, three orders |
 //! | [`bank`] | part 2: pgbench's own tables, followed by a second database |
+//! | [`cursors`] | part 3: two cursors, presence, a listener |
 //! | [`dataset`] | the edit history of part 1 |
 //! | [`authors`] | its authors as replicas in memory |
 //! | [`beside`] | what else runs on a hub meanwhile: plain SQL and pgbench |
@@ -14,6 +15,7 @@
 mod authors;
 mod bank;
 mod beside;
+mod cursors;
 mod dataset;
 mod hub;
 mod offices;
@@ -25,8 +27,8 @@ use crdt_live::Cluster;
 
 fn main() {
     let parts: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(unknown) = parts.iter().find(|part| !["offices", "bank"].contains(&part.as_str())) {
-        eprintln!("no such part: {unknown} (there are: offices bank)");
+    if let Some(unknown) = parts.iter().find(|part| !["offices", "bank", "cursors"].contains(&part.as_str())) {
+        eprintln!("no such part: {unknown} (there are: offices bank cursors)");
         std::process::exit(2);
     }
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|p| p == part);
@@ -38,6 +40,9 @@ fn main() {
     }
     if wanted("bank") {
         bank::show(&cluster);
+    }
+    if wanted("cursors") {
+        cursors::show(&cluster);
     }
     let crashes = cluster.crashes();
     assert!(crashes.is_empty(), "the server's log tells of crashes: {crashes:?}");

@@ -1,7 +1,7 @@
 //! Values between PostgreSQL and the engine (docs/format.md, "Values"), and datums for our own tables.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char};
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::spi::Param;
 use super::types::{Conv, TypeInfo};
-use super::unbound;
+use super::{forms, unbound};
 use crate::error::{Error, Result, state};
 
 /// Integers beyond this travel as strings: JavaScript's numbers end there.
@@ -310,11 +310,13 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
             }
             Conv::Float8 => float_value(f64::from_bits(datum.value() as u64), scratch),
             Conv::Text => {
-                let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-                let bytes = std::slice::from_raw_parts(
-                    pgrx::varlena::vardata_any(packed).cast::<u8>(),
-                    pgrx::varlena::varsize_any_exhdr(packed),
-                );
+                let bytes = forms::inline(datum).unwrap_or_else(|| {
+                    let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+                    std::slice::from_raw_parts(
+                        pgrx::varlena::vardata_any(packed).cast::<u8>(),
+                        pgrx::varlena::varsize_any_exhdr(packed),
+                    )
+                });
                 ValueRef::Text(std::str::from_utf8(bytes).expect("the database is UTF8"))
             }
             Conv::Jsonb | Conv::Json => {
@@ -338,6 +340,7 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
                 write_composite(fields, datum, scratch);
                 ValueRef::Json(scratch)
             }
+            Conv::Out { .. } if forms::write(ty.base, datum, scratch) => ValueRef::Text(scratch),
             Conv::Out { output } => {
                 let show = || call_output(*output, datum);
                 let text = if ty.names_objects() { super::spi::with_fixed_path(show) } else { show() };
@@ -581,8 +584,7 @@ pub struct PinnedSettings {
 impl PinnedSettings {
     /// Pins ISO dates, postgres intervals, shortest floats, hex bytea and UTC.
     pub fn pin() -> PinnedSettings {
-        // SAFETY: globals of a single-threaded backend, put back by `drop`, which runs on errors too. UTC is always
-        // known.
+        // SAFETY: globals of a single-threaded backend, put back by `drop`, which runs on errors too.
         unsafe {
             let saved = PinnedSettings {
                 date_style: pg_sys::DateStyle,
@@ -595,10 +597,22 @@ impl PinnedSettings {
             pg_sys::IntervalStyle = pg_sys::INTSTYLE_POSTGRES as i32;
             pg_sys::extra_float_digits = 3;
             unbound::set_bytea_output(unbound::BYTEA_OUTPUT_HEX);
-            pg_sys::session_timezone = pg_sys::pg_tzset(c"UTC".as_ptr());
+            pg_sys::session_timezone = utc();
             saved
         }
     }
+}
+
+/// The zone, which PostgreSQL keeps for the life of the backend once it has been asked for.
+fn utc() -> *mut pg_sys::pg_tz {
+    thread_local! {
+        static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) };
+    }
+    if UTC.get().is_null() {
+        // SAFETY: the name is NUL-terminated; UTC is always known.
+        UTC.set(unsafe { pg_sys::pg_tzset(c"UTC".as_ptr()) });
+    }
+    UTC.get()
 }
 
 impl Drop for PinnedSettings {

@@ -52,6 +52,8 @@ pub enum Out {
     Done,
     /// bigint
     I64(i64),
+    /// boolean
+    Bool(bool),
     /// text
     Text(String),
     /// jsonb, from valid JSON text
@@ -60,6 +62,8 @@ pub enum Out {
     Json(String),
     /// bytea
     Bytes(Vec<u8>),
+    /// What a sibling of this module has made.
+    Ready(Datum),
 }
 
 impl Out {
@@ -69,10 +73,12 @@ impl Out {
             Out::Null => (Datum::from(0usize), true),
             Out::Done => (Datum::from(0usize), false),
             Out::I64(v) => (Datum::from(v), false),
+            Out::Bool(v) => (Datum::from(v), false),
             Out::Text(text) => (datum::text_datum(&text), false),
             Out::Jsonb(text) => (datum::jsonb_datum(&text), false),
             Out::Json(text) => (datum::text_datum(&text), false),
             Out::Bytes(bytes) => (datum::bytes_datum(&bytes), false),
+            Out::Ready(datum) => (datum, false),
         }
     }
 }
@@ -146,6 +152,24 @@ impl Args<'_> {
         self.get(n).map(|d| unsafe { std::ffi::CStr::from_ptr(d.cast_mut_ptr()) }.to_string_lossy().into_owned())
     }
 
+    /// A float8 or NULL.
+    pub fn opt_f64(&self, n: usize) -> Option<f64> {
+        self.get(n).map(|d| f64::from_bits(d.value() as u64))
+    }
+
+    /// A boolean.
+    pub fn bool(&self, n: usize, name: &str) -> Result<bool> {
+        Ok(self.required(n, name)?.value() != 0)
+    }
+
+    /// An interval in milliseconds, a month as 30 days, or NULL.
+    pub fn opt_millis(&self, n: usize) -> Option<i64> {
+        // SAFETY: an interval is passed by reference.
+        let interval = self.get(n).map(|d| unsafe { &*d.cast_mut_ptr::<pg_sys::Interval>() })?;
+        let days = i64::from(interval.month) * 30 + i64::from(interval.day);
+        Some(interval.time.saturating_add(days.saturating_mul(86_400_000_000)) / 1_000)
+    }
+
     /// A bytea, no longer than `limit`.
     pub fn bytes(&self, n: usize, name: &str, limit: usize) -> Result<Vec<u8>> {
         let datum = self.required(n, name)?;
@@ -163,6 +187,12 @@ impl Args<'_> {
         let datum = self.required(n, name)?;
         check_size(name, datum::raw_size(datum), limit)?;
         Ok(datum::jsonb_text(datum))
+    }
+
+    /// The same jsonb as it is.
+    pub fn jsonb_image(&self, n: usize, name: &str) -> Result<super::jsonb::Jsonb> {
+        // SAFETY: the declared type of the argument, which lives as long as the call.
+        self.required(n, name).map(|datum| unsafe { super::jsonb::Jsonb::new(datum) })
     }
 }
 

@@ -5,16 +5,22 @@
 pub mod datum;
 pub mod entry;
 pub mod executor;
+mod forms;
 pub mod function;
 pub mod inval;
+pub mod jsonb;
 pub mod lock;
 pub mod probe;
+pub mod region;
 pub mod relation;
 pub mod shmem;
 pub mod spi;
+pub mod spill;
 pub mod trigger;
 pub mod types;
 mod unbound;
+pub mod utility;
+pub mod worker;
 pub mod xact;
 
 use pgrx::pg_sys;
@@ -35,4 +41,17 @@ pub fn process_id() -> i32 {
 pub fn database_is_utf8() -> bool {
     // SAFETY: a plain read.
     unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
+}
+
+/// The current role's OID.
+pub fn current_role() -> u32 {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::GetUserId() }.to_u32()
+}
+
+/// Microseconds since 1970-01-01.
+pub fn now_micros() -> i64 {
+    const FROM_1970_TO_2000: i64 = 946_684_800_000_000;
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() + FROM_1970_TO_2000 }
 }

@@ -1,4 +1,4 @@
-//! Shared memory: one block of plain data behind one lightweight lock, made at server start.
+//! Shared memory: blocks of plain data, each behind one lightweight lock, made at server start.
 
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-
-const NAME: &CStr = c"crdt_db";
 
 /// Plain data that may lie in shared memory: valid when all bytes are zero, no pointers, no destructor.
 ///
@@ -27,14 +25,15 @@ pub(crate) use plain;
 
 /// A block of shared memory behind a lock.
 pub struct Shared<T: Plain> {
+    name: &'static CStr,
     block: AtomicPtr<UnsafeCell<T>>,
     lock: AtomicPtr<pg_sys::LWLock>,
 }
 
 impl<T: Plain> Shared<T> {
     /// Not there yet.
-    pub const fn new() -> Self {
-        Shared { block: AtomicPtr::new(std::ptr::null_mut()), lock: AtomicPtr::new(std::ptr::null_mut()) }
+    pub const fn new(name: &'static CStr) -> Self {
+        Shared { name, block: AtomicPtr::new(std::ptr::null_mut()), lock: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
     /// Is the library preloaded and the block there?
@@ -67,14 +66,53 @@ impl<T: Plain> Shared<T> {
     }
 }
 
-// One block per library, sized by its type; pgrx's hooks want plain functions, so the block is a static of the caller
-// reached through these two.
+/// A block of shared memory that everybody reads and writes at any time: made of atomics.
+pub struct Open<T: Plain + Sync> {
+    name: &'static CStr,
+    block: AtomicPtr<T>,
+}
+
+impl<T: Plain + Sync> Open<T> {
+    /// Not there yet.
+    pub const fn new(name: &'static CStr) -> Self {
+        Open { name, block: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
+    /// Asks for the memory: in the request hook.
+    pub fn request(&self) {
+        // SAFETY: called from the request hook only.
+        unsafe { pg_sys::RequestAddinShmemSpace(size_of::<T>()) };
+    }
+
+    /// Makes or attaches to the block: in the startup hook. `fill` runs on zeroed memory when it is new.
+    pub fn startup(&self, fill: impl FnOnce(&T)) {
+        // SAFETY: as for `Shared`.
+        unsafe {
+            let mut found = false;
+            let block = pg_sys::ShmemInitStruct(self.name.as_ptr(), size_of::<T>(), &mut found).cast::<T>();
+            if !found {
+                std::ptr::write_bytes(block, 0, 1);
+                fill(&*block);
+            }
+            self.block.store(block, Ordering::Relaxed);
+        }
+    }
+
+    /// The block; `None` when the library was not preloaded.
+    pub fn get(&self) -> Option<&'static T> {
+        let block = self.block.load(Ordering::Relaxed);
+        // SAFETY: made in `startup`, lives as long as the server, and is shared by design: `T` is `Sync`.
+        (!block.is_null()).then(|| unsafe { &*block })
+    }
+}
+
+// PostgreSQL's hooks are plain functions; what is made is in statics of the caller, reached through these two.
 static mut REQUEST: Option<fn()> = None;
 static mut STARTUP: Option<fn()> = None;
 static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
 static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
 
-/// Installs the hooks that make the block. Call from `_PG_init` while libraries are preloaded.
+/// Installs the hooks that make the blocks. Call from `_PG_init` while libraries are preloaded.
 pub fn init(request: fn(), startup: fn()) {
     // SAFETY: the postmaster is single-threaded here.
     unsafe {
@@ -119,7 +157,7 @@ impl<T: Plain> Shared<T> {
         // SAFETY: called from the request hook only.
         unsafe {
             pg_sys::RequestAddinShmemSpace(size_of::<T>());
-            pg_sys::RequestNamedLWLockTranche(NAME.as_ptr(), 1);
+            pg_sys::RequestNamedLWLockTranche(self.name.as_ptr(), 1);
         }
     }
 
@@ -129,13 +167,13 @@ impl<T: Plain> Shared<T> {
         // allows.
         unsafe {
             let mut found = false;
-            let block = pg_sys::ShmemInitStruct(NAME.as_ptr(), size_of::<T>(), &mut found).cast::<UnsafeCell<T>>();
+            let block = pg_sys::ShmemInitStruct(self.name.as_ptr(), size_of::<T>(), &mut found).cast::<UnsafeCell<T>>();
             if !found {
                 std::ptr::write_bytes(block.cast::<u8>(), 0, size_of::<T>());
                 fill(&mut *(*block).get());
             }
             self.block.store(block, Ordering::Relaxed);
-            self.lock.store(&raw mut (*pg_sys::GetNamedLWLockTranche(NAME.as_ptr())).lock, Ordering::Relaxed);
+            self.lock.store(&raw mut (*pg_sys::GetNamedLWLockTranche(self.name.as_ptr())).lock, Ordering::Relaxed);
         }
     }
 }

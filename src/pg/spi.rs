@@ -161,17 +161,16 @@ impl Connection {
         read_only: bool,
         mut each: impl FnMut(&Rows, usize) -> Result<()>,
     ) -> Result<()> {
-        let text = CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?;
-        let (mut types, mut values, nulls) = split(params);
+        let mut call = Call::new(sql, params)?;
         // SAFETY: as in `run`; the portal is closed below or by the transaction's end.
         unsafe {
             let portal = pg_sys::SPI_cursor_open_with_args(
                 std::ptr::null(),
-                text.as_ptr(),
-                params.len() as i32,
-                types.as_mut_ptr(),
-                values.as_mut_ptr(),
-                nulls.as_ptr(),
+                call.text.as_ptr(),
+                call.count(),
+                call.types.as_mut_ptr(),
+                call.values.as_mut_ptr(),
+                call.nulls.as_ptr(),
                 read_only,
                 0,
             );
@@ -196,18 +195,17 @@ impl Connection {
     /// Runs an UPDATE that may write columns GENERATED ALWAYS AS IDENTITY, as an INSERT may with OVERRIDING SYSTEM VALUE:
     /// while it is analysed, the relation's cached descriptor calls them BY DEFAULT.
     pub fn run_over_identity(&self, relid: Oid, sql: &str, params: &[Param]) -> Result<Rows> {
-        let text = CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?;
-        let (mut types, mut values, nulls) = split(params);
+        let mut call = Call::new(sql, params)?;
         let plan = super::types::identity_by_default(relid, || {
             // SAFETY: as in `run`. Analysis runs no code of the application.
-            unsafe { pg_sys::SPI_prepare(text.as_ptr(), params.len() as i32, types.as_mut_ptr()) }
+            unsafe { pg_sys::SPI_prepare(call.text.as_ptr(), call.count(), call.types.as_mut_ptr()) }
         });
         if plan.is_null() {
             return Err(Error::new(state::INTERNAL, format!("SPI could not prepare: {sql}")));
         }
         // SAFETY: the plan takes these parameters.
         unsafe {
-            let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0);
+            let code = pg_sys::SPI_execute_plan(plan, call.values.as_mut_ptr(), call.nulls.as_ptr(), false, 0);
             if code < 0 {
                 return Err(Error::new(state::INTERNAL, format!("SPI failed with {code} in: {sql}")));
             }
@@ -217,16 +215,15 @@ impl Connection {
 
     /// Runs one statement. `read_only`: under the active snapshot; otherwise under a fresh one that sees our writes.
     pub fn run(&self, sql: &str, params: &[Param], read_only: bool) -> Result<Rows> {
-        let text = CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?;
-        let (mut types, mut values, nulls) = split(params);
+        let mut call = Call::new(sql, params)?;
         // SAFETY: arrays are as long as `nargs`; the statement is NUL-terminated.
         unsafe {
             let code = pg_sys::SPI_execute_with_args(
-                text.as_ptr(),
-                params.len() as i32,
-                types.as_mut_ptr(),
-                values.as_mut_ptr(),
-                nulls.as_ptr(),
+                call.text.as_ptr(),
+                call.count(),
+                call.types.as_mut_ptr(),
+                call.values.as_mut_ptr(),
+                call.nulls.as_ptr(),
                 read_only,
                 0,
             );
@@ -240,11 +237,28 @@ impl Connection {
     }
 }
 
-fn split(params: &[Param]) -> (Vec<Oid>, Vec<Datum>, Vec<std::ffi::c_char>) {
-    let types = params.iter().map(|p| p.oid).collect();
-    let values = params.iter().map(|p| p.datum.unwrap_or(Datum::from(0usize))).collect();
-    let nulls = params.iter().map(|p| if p.datum.is_none() { b'n' } else { b' ' } as std::ffi::c_char).collect();
-    (types, values, nulls)
+/// A statement and its parameters as SPI takes them: arrays of the same length.
+struct Call {
+    text: CString,
+    types: Vec<Oid>,
+    values: Vec<Datum>,
+    nulls: Vec<std::ffi::c_char>,
+}
+
+impl Call {
+    fn new(sql: &str, params: &[Param]) -> Result<Call> {
+        let null = |p: &Param| if p.datum.is_none() { b'n' } else { b' ' };
+        Ok(Call {
+            text: CString::new(sql).map_err(|_| Error::new(state::INTERNAL, "NUL in a statement"))?,
+            types: params.iter().map(|p| p.oid).collect(),
+            values: params.iter().map(|p| p.datum.unwrap_or(Datum::from(0usize))).collect(),
+            nulls: params.iter().map(|p| null(p) as std::ffi::c_char).collect(),
+        })
+    }
+
+    fn count(&self) -> i32 {
+        self.types.len() as i32
+    }
 }
 
 /// Runs statements with the rights of `owner` and a `search_path` of `pg_catalog`, whoever called; put back at the end,

@@ -1,6 +1,6 @@
 //! Functions and variables of PostgreSQL that pgrx does not bind, behind the boundary that turns errors into panics.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_char, c_int};
 
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -14,9 +14,13 @@ mod raw {
         pub fn datum_image_eq(a: Datum, b: Datum, by_value: bool, len: c_int) -> bool;
         pub fn find_all_inheritors(parent: Oid, lock: c_int, counts: *mut *mut pg_sys::List) -> *mut pg_sys::List;
         pub fn nextval_internal(relid: Oid, check_permissions: bool) -> i64;
+        pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
         pub fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
         pub fn get_primary_key_attnos(relid: Oid, deferrable_ok: bool, constraint: *mut Oid) -> *mut pg_sys::Bitmapset;
         pub fn get_partition_ancestors(relid: Oid) -> *mut pg_sys::List;
+        pub fn GetCurrentTransactionNestLevel() -> c_int;
+        pub fn GetCurrentTransactionStartTimestamp() -> i64;
+        pub fn GetTopTransactionIdIfAny() -> pg_sys::TransactionId;
     }
 }
 
@@ -49,8 +53,8 @@ pub unsafe fn nextval(relid: Oid) -> i64 {
 
 /// How deep inside triggers we are.
 pub unsafe fn trigger_depth() -> i32 {
-    // SAFETY: the function reads a counter and ignores its argument.
-    unsafe { pg_guard_ffi_boundary(|| raw::pg_trigger_depth(std::ptr::null_mut())) }.value() as i32
+    // SAFETY: the function reads a counter, ignores its argument and cannot raise an error.
+    unsafe { raw::pg_trigger_depth(std::ptr::null_mut()) }.value() as i32
 }
 
 /// A partition's ancestors, the root last.
@@ -77,4 +81,30 @@ pub unsafe fn inheritors(parent: Oid) -> *mut pg_sys::List {
     let lock = pg_sys::AccessShareLock as c_int;
     // SAFETY: a catalog look-up.
     unsafe { pg_guard_ffi_boundary(|| raw::find_all_inheritors(parent, lock, std::ptr::null_mut())) }
+}
+
+/// Has listeners told when the transaction commits. Raises an error for a payload of 8,000 bytes or more.
+pub fn notify(channel: &CStr, payload: &CStr) {
+    // SAFETY: inside a transaction; copies both.
+    unsafe { pg_guard_ffi_boundary(|| raw::Async_Notify(channel.as_ptr(), payload.as_ptr())) }
+}
+
+// These return a variable and cannot raise an error: the boundary would cost more than they do.
+
+/// How deep inside of transaction blocks we are.
+pub fn nest_level() -> i32 {
+    // SAFETY: a plain read in a single-threaded backend.
+    unsafe { raw::GetCurrentTransactionNestLevel() }
+}
+
+/// When the transaction started.
+pub fn started_at() -> i64 {
+    // SAFETY: as above.
+    unsafe { raw::GetCurrentTransactionStartTimestamp() }
+}
+
+/// The top transaction's id, 0 for none yet.
+pub fn top_xid() -> u32 {
+    // SAFETY: as above.
+    unsafe { raw::GetTopTransactionIdIfAny() }.into_inner()
 }

@@ -80,8 +80,7 @@ unsafe extern "C-unwind" fn on_subxact(
 
 /// 1 outside of savepoints.
 pub fn nest_level() -> i32 {
-    // SAFETY: a plain read.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+    super::unbound::nest_level()
 }
 
 /// The top transaction's 64-bit id, assigned at need.
@@ -92,8 +91,7 @@ pub fn full_xid() -> u64 {
 
 /// The top transaction's id as tuples carry it, if it has one.
 pub fn xid_if_any() -> u32 {
-    // SAFETY: inside a transaction.
-    unsafe { pg_sys::GetTopTransactionIdIfAny() }.into_inner()
+    super::unbound::top_xid()
 }
 
 /// Was this row, as its `txn` and xmin say, written by the transaction we are in? Both are looked at: 32 bits come
@@ -118,8 +116,7 @@ pub fn active_snapshot_sees(xid: u32) -> bool {
 
 /// When the current transaction started, in microseconds since 2000-01-01.
 pub fn started_at() -> i64 {
-    // SAFETY: a plain read.
-    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
+    super::unbound::started_at()
 }
 
 /// Does the transaction see one snapshot throughout?

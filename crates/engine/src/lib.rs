@@ -18,12 +18,14 @@
 //! | [`admit`] | what a batch must satisfy before a log takes it |
 //! | [`merge`] | the rules of merging: which cell shows what |
 //! | [`replica`] | an in-memory document: what a client holds |
+//! | [`ephemeral`] | registers that are not durable: cursors, presence |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 pub mod admit;
 mod alloc;
 pub mod codec;
+pub mod ephemeral;
 pub mod error;
 pub mod event;
 pub mod graph;

@@ -261,6 +261,12 @@ impl OpBuf {
         self.text.len() - mark.text + self.bytes.len() - mark.bytes + ops + cells
     }
 
+    /// Bytes of memory it holds, in use or not; names and references do not count.
+    pub fn capacity(&self) -> usize {
+        let (ops, cells) = (self.ops.capacity() * size_of::<Op>(), self.cells.capacity() * size_of::<Cell>());
+        self.text.capacity() + self.bytes.capacity() + ops + cells
+    }
+
     /// The symbol of a name, interned at need. For names from the catalog; [`OpBuf::intern`] is for names from outside.
     pub fn sym(&mut self, name: &str) -> Sym {
         self.intern(name).expect("memory for a name")
@@ -399,6 +405,31 @@ impl OpBuf {
         range.map(|i| self.get(i))
     }
 
+    /// Table and row id of the operation at `index`: [`OpRef::row_key`].
+    pub fn row_key(&self, index: usize) -> Option<(&str, &str)> {
+        let op = &self.ops[index];
+        (!matches!(op.kind, Kind::Opaque { .. })).then(|| (self.name(op.tbl), self.text(op.row)))
+    }
+
+    /// How many counters the operation at `index` takes: [`OpRef::span`].
+    pub fn span_of(&self, index: usize) -> u64 {
+        match self.ops[index].kind {
+            Kind::Opaque { span, .. } => span,
+            _ => 1,
+        }
+    }
+
+    /// The bytes of the texts of the operation at `index`, eight for any other value.
+    pub fn weight(&self, index: usize) -> usize {
+        let op = &self.ops[index];
+        let span = |s: Span| (s.to - s.from) as usize;
+        let cell = |cell: &Cell| match cell.value {
+            Stored::Text(s) | Stored::Json(s) => span(s),
+            _ => 8,
+        };
+        span(op.row) + self.stored_cells(op).iter().map(cell).sum::<usize>()
+    }
+
     /// All operations, in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = OpRef<'_>> + ExactSizeIterator {
         self.range(0..self.len())
@@ -435,7 +466,11 @@ impl OpBuf {
     }
 
     fn op(&mut self, kind: Kind, tbl: Sym, row: &str) -> Result<()> {
-        let row = self.span(row)?;
+        // Several updates of one row in turn: its id is kept once.
+        let row = match self.ops.last() {
+            Some(last) if !matches!(last.kind, Kind::Opaque { .. }) && self.text(last.row) == row => last.row,
+            _ => self.span(row)?,
+        };
         let cells = offset(self.cells.len())?;
         alloc::push(&mut self.ops, Op { kind, tbl, row, cells_from: cells, cells_to: cells })
     }

@@ -364,7 +364,7 @@ fn unescape(inside: &str) -> Result<String> {
 }
 
 /// Appends a string as JSON. Errors: [`Error::OutOfMemory`].
-pub(crate) fn write_string(out: &mut String, text: &str) -> Result<()> {
+pub fn write_string(out: &mut String, text: &str) -> Result<()> {
     let room = |out: &mut String, n: usize| out.try_reserve(n).map_err(|_| Error::OutOfMemory { bytes: n });
     room(out, text.len() + 2)?;
     out.push('"');

@@ -17,14 +17,26 @@ pub struct Cluster {
     data: PathBuf,
     log: PathBuf,
     bin: PathBuf,
+    include: PathBuf,
 }
 
 impl Cluster {
     /// A new cluster. `settings` are `name=value`, or options of `scripts/cluster start` such as `--fsync`.
     pub fn start(name: &str, settings: &[&str]) -> Cluster {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = unique(name);
         script(&[&["start", &name], settings].concat());
+        Cluster::found(name)
+    }
+
+    /// A second cluster from this one's data, not started: a base backup while this one runs, else its files as they
+    /// are. Start it with [`Cluster::start_again`].
+    pub fn copy(&self, name: &str) -> Cluster {
+        let name = unique(name);
+        script(&["copy", &self.name, &name]);
+        Cluster::found(name)
+    }
+
+    fn found(name: String) -> Cluster {
         let env = script(&["env", &name]);
         let value = |key| shell_value(&env, key);
         Cluster {
@@ -33,6 +45,7 @@ impl Cluster {
             data: value("CRDT_DATA").into(),
             log: value("CRDT_LOG").into(),
             bin: value("CRDT_BIN").into(),
+            include: value("CRDT_INCLUDE").into(),
             name,
         }
     }
@@ -41,7 +54,8 @@ impl Cluster {
     /// tests; `scripts/live` removes it.
     pub fn shared() -> &'static Cluster {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
-        SHARED.get_or_init(|| Cluster::start("shared", &[]))
+        // Each database in which somebody listens has a worker, also for a while afterwards.
+        SHARED.get_or_init(|| Cluster::start("shared", &["max_worker_processes=60"]))
     }
 
     /// A database with the extension in it, new on every call. Answers its name.
@@ -98,6 +112,16 @@ impl Cluster {
         command
     }
 
+    /// Compiles a C file of this package into a library that the server can load, and answers its path.
+    pub fn compile(&self, source: &str) -> PathBuf {
+        let library = self.data.join(source).with_extension("so");
+        let mut command = Command::new("cc");
+        command.args(["-shared", "-fPIC", "-Wall", "-I"]).arg(&self.include).arg("-o").arg(&library);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(source));
+        output_of(command);
+        library
+    }
+
     /// Stops the server as an administrator would, and starts it again.
     pub fn restart(&self) {
         script(&["restart", &self.name]);
@@ -128,6 +152,11 @@ impl Cluster {
         (&self.socket_dir, self.port)
     }
 
+    /// What a standby of this cluster says in `primary_conninfo`.
+    pub fn conninfo(&self) -> String {
+        format!("host={} port={} user=postgres", self.socket_dir.display(), self.port)
+    }
+
     /// The data directory, readable by the server's user (and by root).
     pub fn data(&self) -> &Path {
         &self.data
@@ -156,6 +185,11 @@ impl Drop for Cluster {
         }
         script(&["stop", &self.name, "--mode", "immediate"]);
     }
+}
+
+fn unique(name: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn script(args: &[&str]) -> String {

@@ -28,15 +28,60 @@ pub enum Nature {
     Nested,
     /// `d` has a default, an AFTER trigger writes a row of `s`.
     Spilling,
+    /// The key of `t` has a second column, `k`.
+    Composite,
+    /// A column of `t` names each row's doc.
+    Routed,
+    /// `s` references `t` twice: `p` cascades deletes, `q` is set to NULL.
+    Family,
+    /// Beside one of the others, of another mind: `d` has another default, a BEFORE trigger makes `y` even.
+    Other,
 }
 
 impl Nature {
-    /// All of them.
-    pub const ALL: [Nature; 6] =
-        [Nature::Plain, Nature::Willful, Nature::Idempotent, Nature::Partitioned, Nature::Nested, Nature::Spilling];
+    /// All but `Other`.
+    pub const ALL: [Nature; 9] = [
+        Nature::Plain,
+        Nature::Willful,
+        Nature::Idempotent,
+        Nature::Partitioned,
+        Nature::Nested,
+        Nature::Spilling,
+        Nature::Composite,
+        Nature::Routed,
+        Nature::Family,
+    ];
+
+    /// Does a hub of this nature need `s` to be a table?
+    pub fn wants_s(self) -> bool {
+        [Nature::Spilling, Nature::Family].contains(&self)
+    }
+
+    /// May there be a second hub? Not beside one whose rows have another key, or whose table's name must be its own.
+    pub fn may_have_another(self) -> bool {
+        ![Nature::Composite, Nature::Routed].contains(&self)
+    }
 
     fn default(self) -> &'static str {
-        if self == Nature::Plain { "" } else { "DEFAULT -1" }
+        match self {
+            Nature::Plain => "",
+            Nature::Other => "DEFAULT -2",
+            _ => "DEFAULT -1",
+        }
+    }
+
+    /// The columns of the key of `t`.
+    fn key(self) -> &'static str {
+        if self == Nature::Composite { "id, k" } else { "id" }
+    }
+
+    /// Columns of `t` that only this nature has. What they hold needs no writing down: the row's id says it, or the doc.
+    fn columns(self, schema: &str) -> String {
+        match self {
+            Nature::Composite => "k int DEFAULT 7,".to_owned(),
+            Nature::Routed => format!("doc_name text NOT NULL DEFAULT '{schema}',"),
+            _ => String::new(),
+        }
     }
 
     fn partitions(self, schema: &str) -> String {
@@ -54,7 +99,8 @@ impl Nature {
 
     fn trigger(self, schema: &str) -> String {
         let (when, body) = match self {
-            Nature::Plain => return String::new(),
+            Nature::Plain | Nature::Composite | Nature::Routed | Nature::Family => return String::new(),
+            Nature::Other => ("BEFORE", "NEW.y := NEW.y & ~1::bigint; RETURN NEW;".to_owned()),
             Nature::Willful | Nature::Partitioned => (
                 "BEFORE",
                 "NEW.x := NEW.x | 1;
@@ -97,26 +143,49 @@ pub struct Place {
     pub schema: String,
     /// `s` exists in the doc only.
     pub generic: bool,
+    nature: Nature,
 }
 
 impl Place {
     /// A new doc with tables of its own. `schema` must be new.
     pub fn make(client: &mut Client, schema: &str, peer: &str, nature: Nature, generic: bool) -> Place {
-        let doc: i64 = client.query_one("SELECT crdt.create_doc($1)", &[&peer]).expect("crdt.create_doc").get(0);
+        let doc = "SELECT crdt.create_doc($1, $2)";
+        let doc: i64 = client.query_one(doc, &[&peer, &schema]).expect("crdt.create_doc").get(0);
         let of = if nature == Nature::Partitioned { "PARTITION BY HASH (id)" } else { "" };
-        let cells = format!("x bigint, y bigint, d bigint {}, u bigint", nature.default());
-        let mut sql = format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.t (id text PRIMARY KEY, {cells}) {of};");
+        let (own, key, default) = (nature.columns(schema), nature.key(), nature.default());
+        let mut sql = format!(
+            "CREATE SCHEMA {schema};
+             CREATE TABLE {schema}.t ({own} id text, x bigint, y bigint, d bigint {default}, u bigint, PRIMARY KEY ({key})) {of};"
+        );
         sql.push_str(&nature.partitions(schema));
         if !generic {
+            let on = |what: &str| match nature {
+                Nature::Family => format!("REFERENCES {schema}.t ON UPDATE CASCADE ON DELETE {what}"),
+                _ => String::new(),
+            };
             sql.push_str(&format!(
-                "CREATE TABLE {schema}.s (id text PRIMARY KEY, x bigint, y bigint, d bigint, u bigint);
-                 SELECT crdt.track('{schema}.s', {doc}, alias => 's');"
+                "CREATE TABLE {schema}.s (id text PRIMARY KEY, x bigint, y bigint, d bigint, u bigint, p text {}, q text {});
+                 SELECT crdt.track('{schema}.s', {doc}, alias => 's');",
+                on("CASCADE"),
+                on("SET NULL")
             ));
         }
         sql.push_str(&nature.trigger(schema));
-        sql.push_str(&format!("SELECT crdt.track('{schema}.t', {doc}, alias => 't');"));
+        sql.push_str(&match nature {
+            Nature::Routed => format!("SELECT crdt.track('{schema}.t', doc_column => 'doc_name', alias => 't');"),
+            _ => format!("SELECT crdt.track('{schema}.t', {doc}, alias => 't');"),
+        });
         client.batch_execute(&sql).unwrap_or_else(|error| panic!("{sql}\n{error:?}"));
-        Place { doc, schema: schema.to_owned(), generic }
+        Place { doc, schema: schema.to_owned(), generic, nature }
+    }
+
+    /// Drops the tables and the doc, of which only the log stays.
+    pub fn drop(&self, client: &mut Client) {
+        let sql = format!(
+            "DROP SCHEMA {0} CASCADE; DELETE FROM crdt.doc WHERE name IN ('{0}', '{0} elsewhere')",
+            self.schema
+        );
+        let _ = client.batch_execute(&sql);
     }
 
     /// Statements that do a plain write.
@@ -137,7 +206,10 @@ impl Place {
                 let set: Vec<String> = cells.iter().map(|(col, _)| format!("{col} = excluded.{col}")).collect();
                 let action =
                     if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", set.join(", ")) };
-                format!("INSERT INTO {schema}.{tbl} (id{cols}) VALUES ('{row}'{values}) ON CONFLICT (id) DO {action};")
+                let key = if *tbl == "t" { self.nature.key() } else { "id" };
+                format!(
+                    "INSERT INTO {schema}.{tbl} (id{cols}) VALUES ('{row}'{values}) ON CONFLICT ({key}) DO {action};"
+                )
             }
             Write::Update(tbl, row, col, value) => {
                 format!("UPDATE {schema}.{tbl} SET {col} = {value} WHERE id = '{row}';")
@@ -148,8 +220,13 @@ impl Place {
 
     /// Statements of a kind that replicas do not have: key changes, rows that go and come, many rows, savepoints.
     pub fn odd_sql(&self, rng: &mut Rng) -> String {
-        let t = format!("{}.t", self.schema);
+        let (t, key) = (format!("{}.t", self.schema), self.nature.key());
         let value = 7_000_000 + rng.below(1000);
+        if rng.chance(30)
+            && let Some(sql) = self.own_odd_sql(rng)
+        {
+            return sql;
+        }
         match rng.below(9) {
             0 => format!("UPDATE {t} SET id = '3' WHERE id = '1' AND NOT EXISTS (SELECT FROM {t} WHERE id = '3');"),
             1 => format!("UPDATE {t} SET id = '1' WHERE id = '2' AND NOT EXISTS (SELECT FROM {t} WHERE id = '1');"),
@@ -160,18 +237,70 @@ impl Place {
                 "SAVEPOINT a; DELETE FROM {t}; INSERT INTO {t} (id, x) VALUES ('2', {value}); ROLLBACK TO a;
                  UPDATE {t} SET y = {value} WHERE id = '2'; RELEASE a;"
             ),
-            6 => format!("TRUNCATE {t};"),
+            6 => format!("TRUNCATE {t}{};", if self.nature == Nature::Family { " CASCADE" } else { "" }),
             7 => format!(
                 "SAVEPOINT a; UPDATE {t} SET x = {value} WHERE id = '1'; RELEASE a; SAVEPOINT b; ROLLBACK TO b;"
             ),
             _ => format!(
-                "INSERT INTO {t} (id, x) VALUES ('1', {value}), ('2', {value}) ON CONFLICT (id) DO UPDATE SET d = {value};"
+                "INSERT INTO {t} (id, x) VALUES ('1', {value}), ('2', {value}) ON CONFLICT ({key}) DO UPDATE SET d = {value};"
             ),
+        }
+    }
+
+    /// What is odd about this nature.
+    fn own_odd_sql(&self, rng: &mut Rng) -> Option<String> {
+        let (schema, value) = (&self.schema, 8_000_000 + rng.below(1000));
+        let row = *rng.pick(&["1", "2"]);
+        let (from, to) = *rng.pick(&[(7, 8), (8, 7)]);
+        match self.nature {
+            Nature::Composite => Some(format!(
+                "UPDATE {schema}.t SET k = {to}, x = {value} WHERE id = '{row}' AND k = {from}
+                 AND NOT EXISTS (SELECT FROM {schema}.t WHERE (id, k) = ('{row}', {to}));"
+            )),
+            // A row leaves for another doc, or comes from there. A key is in one doc only, so it takes another one there.
+            Nature::Routed if rng.chance(50) => Some(format!(
+                "UPDATE {schema}.t SET id = 'o{row}', doc_name = '{schema} elsewhere', y = {value} WHERE id = '{row}'
+                 AND NOT EXISTS (SELECT FROM {schema}.t WHERE id = 'o{row}');"
+            )),
+            Nature::Routed => Some(format!(
+                "UPDATE {schema}.t SET id = '{row}', doc_name = '{schema}' WHERE id = 'o{row}'
+                 AND NOT EXISTS (SELECT FROM {schema}.t WHERE id = '{row}');"
+            )),
+            Nature::Family => {
+                let (column, parent) = (*rng.pick(&["p", "q"]), *rng.pick(&["1", "2"]));
+                Some(format!(
+                    "UPDATE {schema}.s SET {column} = '{parent}' WHERE id = '{row}'
+                     AND EXISTS (SELECT FROM {schema}.t WHERE id = '{parent}');"
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    /// A row's id on the wire is the hub's key. A composite key is an array; replicas say `1` for `["1","7"]`, and `1~8`
+    /// for others.
+    fn on_wire(&self, tbl: &str, row: &str) -> String {
+        match self.nature {
+            Nature::Composite if tbl == "t" => {
+                let (id, k) = row.split_once('~').unwrap_or((row, "7"));
+                format!("[\"{id}\",\"{k}\"]")
+            }
+            _ => row.to_owned(),
+        }
+    }
+
+    fn off_wire(&self, tbl: &str, row: &str) -> String {
+        let array = row.strip_prefix("[\"").and_then(|row| row.strip_suffix("\"]"));
+        match array.and_then(|row| row.split_once("\",\"")) {
+            Some((id, "7")) if tbl == "t" && self.nature == Nature::Composite => id.to_owned(),
+            Some((id, k)) if tbl == "t" && self.nature == Nature::Composite => format!("{id}~{k}"),
+            _ => row.to_owned(),
         }
     }
 
     /// Pushes a batch, in JSON or binary.
     pub fn push(&self, client: &mut impl GenericClient, batch: Batch, in_binary: bool) -> Result<Receipt, Refusal> {
+        let batch = renamed(batch, |tbl, row| self.on_wire(tbl, row));
         let request = PushRequest { peer_id: ASKER.into(), batch, frontier: vec![] };
         let limits = Limits::default();
         let answer = if in_binary {
@@ -213,7 +342,8 @@ impl Place {
                 .map_err(refusal)?;
             json::decode_pull_response(row.get::<_, &str>(0).as_bytes(), &limits)
         };
-        let page = page.expect("an answer that can be read");
+        let mut page = page.expect("an answer that can be read");
+        page.batch = renamed(page.batch, |tbl, row| self.off_wire(tbl, row));
         let mut reached = known.clone();
         for run in &page.batch.runs {
             let last = run.counter_start + run.span(&page.batch.ops) - 1;
@@ -256,13 +386,26 @@ impl Place {
                 }
                 continue;
             }
-            let sql = format!("SELECT id, x, y, d, u FROM {}.{tbl}", self.schema);
+            let (id, text) = match (tbl, self.nature) {
+                ("t", Nature::Composite) => ("CASE WHEN k = 7 THEN id ELSE id || '~' || k END", ""),
+                ("t", _) => ("id", ""),
+                _ => ("id", ", p, q"),
+            };
+            let here = match (tbl, self.nature) {
+                ("t", Nature::Routed) => format!("WHERE doc_name = '{}'", self.schema),
+                _ => String::new(),
+            };
+            let sql = format!("SELECT {id}, x, y, d, u {text} FROM {}.{tbl} {here}", self.schema);
             for row in client.query(&sql, &[]).expect("the table's rows") {
-                let cells = ["x", "y", "d", "u"].into_iter().enumerate().filter_map(|(i, col)| {
-                    let value: Option<i64> = row.get(i + 1);
-                    Some((col.into(), Value::Int(value?)))
-                });
-                tables.entry(tbl.into()).or_default().insert(row.get::<_, &str>(0).into(), cells.collect());
+                let number =
+                    |(i, col): (usize, &'static str)| Some((col.into(), Value::Int(row.get::<_, Option<i64>>(i + 1)?)));
+                let mut cells: Row = ["x", "y", "d", "u"].into_iter().enumerate().filter_map(number).collect();
+                for (i, col) in ["p", "q"].into_iter().enumerate().filter(|_| !text.is_empty()) {
+                    if let Some(text) = row.get::<_, Option<&str>>(i + 5) {
+                        cells.insert(col.into(), Value::Text(text.into()));
+                    }
+                }
+                tables.entry(tbl.into()).or_default().insert(row.get::<_, &str>(0).into(), cells);
             }
         }
         tables
@@ -310,12 +453,16 @@ pub struct Hub {
     place: Place,
     rng: Rng,
     willful: bool,
+    pushes: usize,
 }
+
+/// Plain writes come amid the first pushes only: at its end a schedule asks for a hub that has nothing new to say.
+const PUSHES_AMID_WRITES: usize = 10;
 
 impl Hub {
     /// A hub at a place of its own.
     pub fn new(client: Client, other: Client, place: Place, nature: Nature, rng: Rng) -> Hub {
-        Hub { client, other, place, rng, willful: nature != Nature::Plain }
+        Hub { client, other, place, rng, willful: nature != Nature::Plain, pushes: 0 }
     }
 
     fn take_turns(&mut self) {
@@ -353,7 +500,7 @@ fn trace(what: impl FnOnce() -> String) {
 impl Drop for Hub {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            let _ = self.client.batch_execute(&format!("DROP SCHEMA {} CASCADE", self.place.schema));
+            self.place.drop(&mut self.client);
         }
     }
 }
@@ -402,7 +549,8 @@ impl Backend for Hub {
             json::write_runs(&mut text, &batch.runs, &batch.ops).expect("memory");
             text
         });
-        let result = match self.rng.chance(20) {
+        self.pushes += 1;
+        let result = match self.pushes <= PUSHES_AMID_WRITES && self.rng.chance(20) {
             true => self.push_amid(batch),
             false => self.place.push(&mut self.client, batch, self.rng.chance(50)),
         };
@@ -458,6 +606,34 @@ fn told(error: Error) -> String {
         Some(answer) => format!("{} {} {:?}", answer.code().code(), answer.message(), answer.where_()),
         None => format!("{error:?}"),
     }
+}
+
+/// A batch whose rows have other names.
+fn renamed(batch: Batch, name: impl Fn(&str, &str) -> String) -> Batch {
+    let mut ops = OpBuf::new();
+    for op in batch.ops.iter() {
+        let Some((tbl, row)) = op.row_key() else {
+            ops.push(op).expect("memory");
+            continue;
+        };
+        let (row, tbl) = (name(tbl, row), ops.sym(tbl));
+        match op {
+            OpRef::Insert { cells, .. } => {
+                ops.insert(tbl, &row).expect("memory");
+                for (col, value) in cells.iter() {
+                    let col = ops.sym(col);
+                    ops.cell(col, value).expect("memory");
+                }
+            }
+            OpRef::Update { col, value, origin, .. } => {
+                let col = ops.sym(col);
+                ops.update(tbl, &row, col, value, origin).expect("memory");
+            }
+            OpRef::Delete { .. } => ops.delete(tbl, &row).expect("memory"),
+            OpRef::Opaque { .. } => unreachable!("it has a row"),
+        }
+    }
+    Batch { ops, runs: batch.runs }
 }
 
 fn cells_of(data: &str) -> Row {

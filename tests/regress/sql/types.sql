@@ -111,3 +111,31 @@ SELECT crdt.doc_update(:three, 'a', '1', 'co', '[1]');
 SELECT count(*) AS "same image" FROM a JOIN c USING (id) WHERE a *= c;
 RESET search_path;
 DROP SCHEMA types, "Other Schema" CASCADE;
+
+-- What the extension writes without a type's output function is what that function writes.
+CREATE TABLE forms (id integer PRIMARY KEY, n numeric, z timestamptz, s timestamp, d date, u uuid);
+SELECT crdt.track('forms', crdt.create_doc('hub', 'types_forms')) > 0 AS tracked;
+INSERT INTO forms
+SELECT i, (i * 7919 % 10007)::numeric * (10::numeric ^ (i % 61 - 30)) / (1 + abs(i) % 7),
+       timestamptz '2000-01-01 00:00+00' + i * i * interval '97 days 13:11:07.000123',
+       timestamp '2000-01-01' - i * interval '31 days 00:00:00.5', date '2000-02-29' + i * 1461, md5(i::text)::uuid
+  FROM generate_series(-700, 700) AS i;
+INSERT INTO forms VALUES
+    (1001, 'NaN', 'infinity', '-infinity', 'infinity', NULL), (1002, '1e300', '0044-03-15 BC', '12345-01-01', '0001-01-01 BC', NULL),
+    (1003, '-1e-300', '0001-01-01', '9999-12-31 23:59:59.999999', '9999-12-31', NULL), (1004, '-0.0', NULL, NULL, NULL, NULL),
+    (1005, '100000000', NULL, NULL, NULL, NULL), (1006, '0.00010000', NULL, NULL, NULL, NULL), (1007, '99999999999999999999.9999', NULL, NULL, NULL, NULL);
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+WITH told AS (
+    SELECT (op ->> 'row_id')::integer AS id, v ->> 0 AS col, v ->> 1 AS value
+      FROM jsonb_array_elements(crdt.doc_get_pending(crdt.doc('types_forms'), '{}')) AS run,
+           jsonb_array_elements(run -> 'ops') AS op, jsonb_array_elements(op -> 'values') AS v),
+shown AS (
+    SELECT id, col, value FROM forms, LATERAL (VALUES
+        ('id', id::text), ('n', n::text), ('z', z::text), ('s', s::text), ('d', d::text), ('u', u::text)) AS c (col, value))
+SELECT count(*) AS cells, count(*) FILTER (WHERE told.value IS NOT DISTINCT FROM shown.value) AS same,
+       string_agg(concat_ws(' ', id, col, told.value, shown.value), '; ') FILTER (WHERE told.value IS DISTINCT FROM shown.value) AS differ
+  FROM told FULL JOIN shown USING (id, col);
+RESET timezone;
+RESET datestyle;
+DROP TABLE forms;

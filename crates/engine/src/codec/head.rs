@@ -94,9 +94,9 @@ pub(crate) fn expand(input: &mut Input<'_>, budget: &mut Budget<'_>) -> Result<V
 }
 
 /// A blob from its head and body.
-pub(super) fn seal(head: Head, body: Vec<u8>) -> Result<Vec<u8>> {
+pub(super) fn seal(head: Head, body: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    let packed = compress(&body)?;
+    let packed = compress(body)?;
     alloc::reserve(&mut out, packed.as_ref().map_or(body.len(), Vec::len) + 48)?;
     match packed {
         Some(packed) => {
@@ -106,7 +106,7 @@ pub(super) fn seal(head: Head, body: Vec<u8>) -> Result<Vec<u8>> {
         }
         None => {
             head.put(&mut out, 0);
-            out.extend_from_slice(&body);
+            out.extend_from_slice(body);
         }
     }
     Ok(out)

@@ -25,6 +25,7 @@ pub(crate) use bytes::{Input, put_bytes, put_varint, text, unzigzag, zigzag};
 pub(crate) use head::{compress, expand};
 pub(crate) use read::decode_within;
 pub use read::{decode, decode_rows};
+pub use times::{Moment, write_moment};
 
 use crate::alloc;
 use crate::error::{Error, Result};
@@ -36,74 +37,109 @@ use shapes::Plan;
 /// Encodes a range of operations. Errors: [`Error::OutOfMemory`]; [`Error::Malformed`] when an opaque operation claims to
 /// be of a kind that is not.
 pub fn encode(buf: &OpBuf, range: Range<usize>) -> Result<Vec<u8>> {
-    let plan = Plan::new(buf, range.clone())?;
-    let mut body = Vec::new();
-    let mut section = Vec::new();
-    alloc::reserve(&mut body, 256)?;
-    alloc::reserve(&mut section, 128)?;
-    for &name in &plan.names {
-        put_bytes(&mut section, buf.name(name).as_bytes())?;
+    Encoder::default().encode(buf, range)
+}
+
+/// Encodes ranges of operations one after the other: a transaction of one row would pay more for memory than for its
+/// bytes.
+#[derive(Default)]
+pub struct Encoder {
+    plan: Plan,
+    body: Vec<u8>,
+    section: Vec<u8>,
+    stream: Vec<u8>,
+    ends: Vec<usize>,
+    values: Vec<Stored>,
+}
+
+/// Memory that an encoder keeps for the next range, in bytes.
+const KEPT: usize = 256 << 10;
+
+impl Encoder {
+    /// As [`encode`].
+    pub fn encode(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<Vec<u8>> {
+        let encoded = self.encode_range(buf, range);
+        if self.held() > KEPT {
+            *self = Encoder::default();
+        }
+        encoded
     }
-    put_section(&mut body, tag::NAMES, &mut section)?;
-    plan.put(&mut section)?;
-    put_section(&mut body, tag::SHAPES, &mut section)?;
-    put_streams(&mut section, buf, range.clone(), &plan)?;
-    put_section(&mut body, tag::STREAMS, &mut section)?;
-    origins::put(&mut section, buf, range.clone())?;
-    put_section(&mut body, tag::ORIGINS, &mut section)?;
-    let spans = put_opaque(&mut section, buf, range.clone())?;
-    put_section(&mut body, tag::OPAQUE, &mut section)?;
-    head::seal(Head { ops: range.len(), spans }, body)
+
+    fn encode_range(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<Vec<u8>> {
+        self.plan.make(buf, range.clone())?;
+        self.body.clear();
+        self.section.clear();
+        for &name in &self.plan.names {
+            put_bytes(&mut self.section, buf.name(name).as_bytes())?;
+        }
+        self.put_section(tag::NAMES)?;
+        self.plan.put(&mut self.section)?;
+        self.put_section(tag::SHAPES)?;
+        self.put_streams(buf, range.clone())?;
+        self.put_section(tag::STREAMS)?;
+        origins::put(&mut self.section, buf, range.clone())?;
+        self.put_section(tag::ORIGINS)?;
+        let spans = put_opaque(&mut self.section, buf, range.clone())?;
+        self.put_section(tag::OPAQUE)?;
+        head::seal(Head { ops: range.len(), spans }, &self.body)
+    }
+
+    /// Appends a section to the body unless it is empty, and empties it.
+    fn put_section(&mut self, tag: u64) -> Result<()> {
+        if !self.section.is_empty() {
+            alloc::reserve(&mut self.body, 10)?;
+            put_varint(&mut self.body, tag);
+            put_bytes(&mut self.body, &self.section)?;
+            self.section.clear();
+        }
+        Ok(())
+    }
+
+    /// Row ids and values, sorted by stream, each stream behind its length.
+    fn put_streams(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<()> {
+        let Encoder { plan, section, stream: bytes, ends, values, .. } = self;
+        ends.clear();
+        alloc::reserve(ends, plan.streams.len())?;
+        let mut total = 0;
+        for stream in &plan.streams {
+            ends.push(total);
+            total += stream.len;
+        }
+        // Each stream's part of `values` is filled from its start; its end moves along.
+        values.clear();
+        alloc::reserve(values, total)?;
+        values.resize(total, Stored::Null);
+        for (nth, i) in range.enumerate() {
+            let op = buf.stored_op(i);
+            if let Kind::Opaque { .. } = op.kind {
+                continue;
+            }
+            let (row, columns) = plan.streams_of(nth);
+            values[ends[row as usize]] = Stored::Text(op.row);
+            ends[row as usize] += 1;
+            for (&column, cell) in columns.iter().zip(buf.stored_cells(op)) {
+                values[ends[column as usize]] = cell.value;
+                ends[column as usize] += 1;
+            }
+        }
+        for (stream, &end) in plan.streams.iter().zip(ends.iter()) {
+            bytes.clear();
+            values::put(bytes, buf, &values[end - stream.len..end])?;
+            put_bytes(section, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> usize {
+        let bytes = self.body.capacity() + self.section.capacity() + self.stream.capacity();
+        bytes + self.values.capacity() * size_of::<Stored>() + self.plan.held()
+    }
 }
 
 /// How many counters (and lamports) the operations of a blob take: reads the head only. Errors: [`Error::Malformed`],
 /// [`Error::Unsupported`].
 pub fn spans(bytes: &[u8]) -> Result<u64> {
     Ok(Head::read(&mut Input::new(bytes))?.0.spans)
-}
-
-/// Appends a section unless it is empty, and empties it.
-fn put_section(body: &mut Vec<u8>, tag: u64, section: &mut Vec<u8>) -> Result<()> {
-    if !section.is_empty() {
-        alloc::reserve(body, 10)?;
-        put_varint(body, tag);
-        put_bytes(body, section)?;
-        section.clear();
-    }
-    Ok(())
-}
-
-/// Row ids and values, sorted by stream, each stream behind its length.
-fn put_streams(out: &mut Vec<u8>, buf: &OpBuf, range: Range<usize>, plan: &Plan) -> Result<()> {
-    let mut ends = Vec::new();
-    alloc::reserve(&mut ends, plan.streams.len())?;
-    let mut total = 0;
-    for stream in &plan.streams {
-        ends.push(total);
-        total += stream.len;
-    }
-    // Each stream's part of `values` is filled from its start; its end moves along.
-    let mut values = alloc::filled(Stored::Null, total)?;
-    for (nth, i) in range.enumerate() {
-        let op = buf.stored_op(i);
-        if let Kind::Opaque { .. } = op.kind {
-            continue;
-        }
-        let (row, columns) = plan.streams_of(nth);
-        values[ends[row as usize]] = Stored::Text(op.row);
-        ends[row as usize] += 1;
-        for (&column, cell) in columns.iter().zip(buf.stored_cells(op)) {
-            values[ends[column as usize]] = cell.value;
-            ends[column as usize] += 1;
-        }
-    }
-    let mut bytes = Vec::new();
-    for (stream, &end) in plan.streams.iter().zip(&ends) {
-        values::put(&mut bytes, buf, &values[end - stream.len..end])?;
-        put_bytes(out, &bytes)?;
-        bytes.clear();
-    }
-    Ok(())
 }
 
 /// Operations that are kept as they came: counter span, length and payload each. Returns the counters of all operations.

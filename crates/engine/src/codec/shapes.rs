@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     /// Streams in the order of their numbers.
     pub streams: Vec<PlanStream>,
     shapes: Vec<PlanShape>,
+    /// The streams of the shapes' cells.
+    columns: Vec<u32>,
     /// The shape of each operation.
     of_ops: Vec<u32>,
     bytes: Vec<u8>,
@@ -45,9 +47,11 @@ struct PlanShape {
     kind: u64,
     tbl: Sym,
     row: u32,
-    columns: Vec<u32>,
+    columns: Range<usize>,
     look: u64,
     before: Option<u32>,
+    /// The shape that came after it last.
+    next: u32,
 }
 
 fn kind_of(op: &Op) -> u64 {
@@ -82,6 +86,11 @@ impl<K: Copy + Eq + std::hash::Hash> Numbers<K> {
         }
     }
 
+    fn clear(&mut self) {
+        self.list.clear();
+        self.map.clear();
+    }
+
     fn add(&mut self, key: K) -> Result<()> {
         alloc::push(&mut self.list, key)?;
         if self.list.len() <= SEARCHED {
@@ -97,32 +106,56 @@ impl<K: Copy + Eq + std::hash::Hash> Numbers<K> {
 
 impl Plan {
     /// Finds the shapes of a range of operations.
-    pub fn new(buf: &OpBuf, range: Range<usize>) -> Result<Self> {
-        let mut plan = Plan::default();
-        alloc::reserve(&mut plan.of_ops, range.len())?;
-        let mut last = None;
+    pub fn make(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<()> {
+        self.clear();
+        alloc::reserve(&mut self.of_ops, range.len())?;
+        let mut last: Option<u32> = None;
         for i in range {
             let op = buf.stored_op(i);
             let cells = buf.stored_cells(op);
-            let shape = match last {
-                Some(shape) if plan.looks(shape, op, cells) => shape,
-                _ => plan.shape(op, cells)?,
+            // Operations that look alike follow each other, or take turns as the columns of updated rows do.
+            let guess = last.map(|last| self.shapes[last as usize].next);
+            let shape = match guess {
+                Some(shape) if self.looks(shape, op, cells) => shape,
+                _ => self.shape(op, cells)?,
             };
+            if let Some(last) = last {
+                self.shapes[last as usize].next = shape;
+            }
             last = Some(shape);
-            plan.of_ops.push(shape);
-            let PlanShape { kind, row, ref columns, .. } = plan.shapes[shape as usize];
+            self.of_ops.push(shape);
+            let PlanShape { kind, row, ref columns, .. } = self.shapes[shape as usize];
             if matches!(kind, kind::INSERT | kind::UPDATE | kind::DELETE) {
-                plan.streams[row as usize].len += 1;
-                columns.iter().for_each(|&c| plan.streams[c as usize].len += 1);
+                self.streams[row as usize].len += 1;
+                self.columns[columns.clone()].iter().for_each(|&c| self.streams[c as usize].len += 1);
             }
         }
-        Ok(plan)
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.names.clear();
+        self.streams.clear();
+        self.shapes.clear();
+        self.columns.clear();
+        self.of_ops.clear();
+        self.bytes.clear();
+        self.name_numbers.clear();
+        self.stream_numbers.clear();
+        self.by_look.clear();
+        self.indexed = 0;
+    }
+
+    /// Bytes of memory it keeps, roughly.
+    pub fn held(&self) -> usize {
+        let shapes = self.shapes.capacity() * size_of::<PlanShape>() + self.columns.capacity() * size_of::<u32>();
+        shapes + self.of_ops.capacity() * size_of::<u32>() + self.bytes.capacity()
     }
 
     /// The stream of the row ids and those of the cells of the `i`th operation.
     pub fn streams_of(&self, i: usize) -> (u32, &[u32]) {
         let shape = &self.shapes[self.of_ops[i] as usize];
-        (shape.row, &shape.columns)
+        (shape.row, &self.columns[shape.columns.clone()])
     }
 
     /// Appends shapes and the shapes of operations.
@@ -148,7 +181,8 @@ impl Plan {
         shape.kind == kind_of(op)
             && (shape.tbl == op.tbl || matches!(op.kind, Kind::Opaque { .. }))
             && shape.columns.len() == cells.len()
-            && shape.columns.iter().zip(cells).all(|(&s, cell)| self.streams[s as usize].name == cell.col)
+            && (self.columns[shape.columns.clone()].iter().zip(cells))
+                .all(|(&s, cell)| self.streams[s as usize].name == cell.col)
     }
 
     fn shape(&mut self, op: &Op, cells: &[Cell]) -> Result<u32> {
@@ -184,8 +218,10 @@ impl Plan {
         let kind = kind_of(op);
         alloc::reserve(&mut self.bytes, 20)?;
         put_varint(&mut self.bytes, kind);
+        let from = self.columns.len();
+        let next = self.shapes.len() as u32;
         let mut shape =
-            PlanShape { kind, tbl: op.tbl, row: 0, columns: Vec::new(), look: look(op, cells), before: None };
+            PlanShape { kind, tbl: op.tbl, row: 0, columns: from..from, look: look(op, cells), before: None, next };
         match op.kind {
             Kind::Opaque { kind: kind::INSERT | kind::UPDATE | kind::DELETE, .. } => {
                 let what = format!("kind {kind} is a row operation and cannot be opaque");
@@ -194,14 +230,16 @@ impl Plan {
             Kind::Opaque { .. } => return Ok(shape),
             _ => shape.row = self.stream(op.tbl, None)?,
         }
-        alloc::reserve(&mut shape.columns, cells.len())?;
+        alloc::reserve(&mut self.columns, cells.len())?;
         if let Kind::Insert = op.kind {
             alloc::reserve(&mut self.bytes, 10)?;
             put_varint(&mut self.bytes, cells.len() as u64);
         }
         for cell in cells {
-            shape.columns.push(self.stream(op.tbl, Some(cell.col))?);
+            let stream = self.stream(op.tbl, Some(cell.col))?;
+            self.columns.push(stream);
         }
+        shape.columns = from..self.columns.len();
         Ok(shape)
     }
 

@@ -360,7 +360,8 @@ fn more_shapes_than_are_searched() {
     }
     let bytes = encode(&buf, 0..buf.len()).unwrap();
     assert_equal(&buf, &decoded(&bytes).unwrap());
-    let shapes = shapes::Plan::new(&buf, 0..buf.len()).unwrap();
+    let mut shapes = shapes::Plan::default();
+    shapes.make(&buf, 0..buf.len()).unwrap();
     let mut out = Vec::new();
     shapes.put(&mut out).unwrap();
     assert_eq!(out[0], 80, "each look is one shape");

@@ -66,10 +66,14 @@ fn numbers(texts: &[&str], number: impl Fn(&str) -> Option<i64>) -> Result<Optio
     if texts.first().and_then(|t| number(t)).is_none() {
         return Ok(None);
     }
-    let mut ints = Vec::new();
+    let mut ints: Vec<i64> = Vec::new();
     alloc::reserve(&mut ints, texts.len())?;
+    let mut last = None;
     for t in texts {
-        match number(t) {
+        // A row's id is one text for all updates of the row in turn.
+        let known = ints.last().copied().filter(|_| last.is_some_and(|last| std::ptr::eq::<str>(last, *t)));
+        last = Some(*t);
+        match known.or_else(|| number(t)) {
             Some(n) => ints.push(n),
             None => return Ok(None),
         }

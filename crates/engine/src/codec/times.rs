@@ -25,6 +25,34 @@ pub(crate) struct Time {
     unit: u8,
 }
 
+/// What kind of moment a number counts to from 2000-01-01.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// In days.
+    Date,
+    /// In microseconds; no zone is written.
+    WithoutZone,
+    /// In microseconds, in UTC, which is written as `+00`.
+    WithZone,
+}
+
+/// Appends a moment as PostgreSQL writes it in the ISO style under UTC; `false`, and nothing, if it lies outside of the
+/// years 1 to 9999.
+pub fn write_moment(kind: Moment, n: i64, out: &mut String) -> bool {
+    let form = Time {
+        t: false,
+        zone: (kind == Moment::WithZone) as u8,
+        fraction: TRIMMED,
+        unit: if kind == Moment::Date { DAYS } else { MICROS },
+    };
+    let mut scratch = Scratch::new();
+    let within = scratch.time(form, n);
+    if within {
+        out.push_str(scratch.text());
+    }
+    within
+}
+
 impl Time {
     /// As one byte of the format.
     pub fn to_byte(self) -> u8 {

@@ -29,7 +29,7 @@ use crate::planted::{self, Bug};
 use crate::value::ValueRef;
 
 pub use crate::event::Candidate;
-pub use window::{LastDelete, Merged, Patch, RowMerge, merge_row, merge_row_with_history};
+pub use window::{LastDelete, Merged, Patch, RowMerge, may_need_history, merge_row, merge_row_with_history};
 
 /// One visible cell and the event that won it.
 #[derive(Clone, Copy, Debug)]

@@ -57,7 +57,10 @@ fn check_one(seed: u64) -> (usize, usize) {
     assert_eq!(patched(before.clone(), &full.patch), after, "with history");
     check_roots(&full, &events, &after);
     match merge_row(before.is_some(), &window, batch) {
-        Merged::NeedsHistory => (1, 1),
+        Merged::NeedsHistory => {
+            assert!(may_need_history(&window, batch));
+            (1, 1)
+        }
         Merged::Row(merge) => {
             assert_eq!(patched(before.clone(), &merge.patch), after, "by the window: {:?}", merge.patch);
             check_roots(&merge, &events, &after);

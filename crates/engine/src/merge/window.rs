@@ -116,6 +116,12 @@ pub fn merge_row<'a>(exists_now: bool, window: &[Candidate<'a>], batch: &[Candid
     }
 }
 
+/// Whether [`merge_row`] may answer [`Merged::NeedsHistory`]. Mostly it cannot, and need not be asked for that alone.
+pub fn may_need_history(window: &[Candidate<'_>], batch: &[Candidate<'_>]) -> bool {
+    let is_default = |c: &Candidate<'_>| matches!(c.op, OpRef::Update { origin: Origin::Default(_), .. });
+    !window.is_empty() || batch.iter().any(is_default)
+}
+
 /// The same with everything the log knows of the row; never undecided.
 pub fn merge_row_with_history<'a>(
     exists_now: bool,

@@ -1,6 +1,7 @@
 //! What merging asks of a log, wherever it is kept.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::Oplog;
 use crate::error::Result;
@@ -124,6 +125,17 @@ impl<'a> Rows<'a> {
     /// The events on the row of this index.
     pub fn events(&self, row: usize) -> &[Candidate<'a>] {
         &self.events[self.bounds[row]..self.bounds[row + 1]]
+    }
+
+    /// The rows of a range of indices, which begin at 0 then.
+    pub fn part(&self, rows: Range<usize>) -> Self {
+        let bounds = &self.bounds[rows.start..=rows.end];
+        let first = bounds[0];
+        Rows {
+            keys: self.keys[rows].to_vec(),
+            events: self.events[first..bounds[bounds.len() - 1]].to_vec(),
+            bounds: bounds.iter().map(|at| at - first).collect(),
+        }
     }
 
     /// What was found on the rows of `keys`, by the same indices.

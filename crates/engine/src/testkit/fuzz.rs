@@ -175,7 +175,7 @@ fn batch_of(program: &[u8], nth: i64) -> Batch {
 
 /// Small, or near the end of clocks.
 fn clock(code: u8) -> u64 {
-    if code < 120 || code > 127 { code.into() } else { MAX_CLOCK - u64::from(code - 120) }
+    if !(120..=127).contains(&code) { code.into() } else { MAX_CLOCK - u64::from(code - 120) }
 }
 
 fn operation(ops: &mut OpBuf, code: &[u8], value: i64) -> Result<()> {

@@ -31,15 +31,17 @@ pub fn tables_of(log: &Oplog) -> Tables {
     tables
 }
 
-/// Tables but for what a database's table cannot tell apart: NULL is a cell that nobody wrote, and the key column `id`
-/// stands in the row's id already.
+/// Columns of a database's table that stand elsewhere already: those of its key in the row's id, and which doc it is.
+const SAID: [&str; 3] = ["id", "k", "doc_name"];
+
+/// Tables but for what a database's table cannot tell apart: NULL is a cell that nobody wrote, and [`SAID`].
 pub fn visible(tables: &Tables) -> Tables {
     let rows = |rows: &BTreeMap<Box<str>, Row>| rows.iter().map(|(id, row)| (id.clone(), visible_row(row))).collect();
     tables.iter().map(|(tbl, of)| (tbl.clone(), rows(of))).collect()
 }
 
 fn visible_row(row: &Row) -> Row {
-    let cells = row.iter().filter(|(col, value)| **value != Value::Null && &***col != "id");
+    let cells = row.iter().filter(|(col, value)| **value != Value::Null && !SAID.contains(&&***col));
     cells.map(|(col, value)| (col.clone(), value.clone())).collect()
 }
 

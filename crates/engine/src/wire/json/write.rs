@@ -4,7 +4,7 @@ use crate::alloc::push_str;
 use crate::error::{Error, Result};
 use crate::id::EventId;
 use crate::ops::{OpBuf, OpRef, Origin, kind};
-use crate::scan::write_string;
+pub use crate::scan::write_string;
 use crate::value::ValueRef;
 use crate::wire::{Ahead, PullRequest, PullResponse, PushRequest, PushResponse, Run, Versions};
 

@@ -1,33 +1,11 @@
-//! Attacks that need crashes, restarts, many locks, cancels or a server of their own.
+//! Attacks that need crashes, restarts, many locks or cancels.
 
 use std::time::Duration;
 
 use crdt_live::Cluster;
 use crdt_live::expect::{expect_error, rows};
+use crdt_live::sample::{agrees, database as prepare};
 use crdt_live::session::{wait_until, wait_until_blocked};
-use postgres::Client;
-
-/// A database with a tracked table `t (id int, v text)` in doc 1, and what an insert by a client looks like.
-fn prepare(cluster: &Cluster, prefix: &str) -> String {
-    let database = cluster.create_database(prefix);
-    cluster
-        .connect(&database)
-        .batch_execute(
-            "CREATE TABLE t (id int PRIMARY KEY, v text);
-             SELECT crdt.track('t', crdt.create_doc('hub'));
-             CREATE FUNCTION inserts(peer text, lamport bigint, first int, last int) RETURNS json LANGUAGE sql AS $$
-                 SELECT json_build_object('peer_id', peer, 'frontier', '[]'::json, 'events', json_build_array(json_build_object(
-                     'peer', peer, 'counter_start', 0, 'lamport_start', lamport, 'deps', '[]'::json, 'ops',
-                     (SELECT json_agg(json_build_object('type', 'insert', 'tbl', 't', 'row_id', i::text, 'values',
-                         json_build_array(json_build_array('v', 'pushed')))) FROM generate_series(first, last) AS i)))) $$;",
-        )
-        .unwrap();
-    database
-}
-
-fn agrees(client: &mut Client) {
-    assert_eq!(rows(client, "SELECT * FROM crdt.verify('t')"), Vec::<String>::new());
-}
 
 #[test]
 fn a_prepared_transaction_outlives_restarts() {
@@ -49,7 +27,9 @@ fn a_prepared_transaction_outlives_restarts() {
     after.wait().unwrap();
     pushed.wait().unwrap();
     client.batch_execute("INSERT INTO t VALUES (4, 'after')").unwrap();
-    assert_eq!(rows(&mut client, "SELECT v FROM t WHERE id = 1"), ["prepared, then SQL"]);
+    // Whoever comes first once the row is free, SQL is newer than both others.
+    let shown = rows(&mut client, "SELECT v FROM t WHERE id = 1").join("");
+    assert!(["prepared, then SQL", "pushed, then SQL"].contains(&shown.as_str()), "{shown}");
     agrees(&mut client);
     assert_eq!(rows(&mut client, "SELECT count(*) FROM (SELECT FROM crdt.peers WHERE doc = 1) AS p"), ["4"]);
     assert_eq!(cluster.crashes(), Vec::<String>::new());
@@ -161,30 +141,6 @@ fn long_statements_can_be_cancelled() {
 }
 
 #[test]
-fn the_extension_comes_and_goes_in_one_session() {
-    let cluster = Cluster::shared();
-    let database = cluster.create_plain_database("lifecycle");
-    let mut client = cluster.connect(&database);
-    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text)").unwrap();
-    for i in 0..3 {
-        client.batch_execute("CREATE EXTENSION crdt_db; SELECT crdt.track('t')").unwrap();
-        client.batch_execute(&format!("INSERT INTO t VALUES ({i}, 'x')")).unwrap();
-        client.batch_execute("UPDATE t SET v = v || '!'").unwrap();
-        agrees(&mut client);
-        client.batch_execute("DROP EXTENSION crdt_db CASCADE").unwrap();
-        client.batch_execute(&format!("INSERT INTO t VALUES ({}, 'untracked')", i + 100)).unwrap();
-        assert!(client.batch_execute("SELECT crdt.doc('default')").is_err());
-    }
-    client
-        .batch_execute(
-            "BEGIN; CREATE EXTENSION crdt_db; SELECT crdt.track('t'); INSERT INTO t VALUES (50, 'y'); ROLLBACK",
-        )
-        .unwrap();
-    client.batch_execute("INSERT INTO t VALUES (51, 'y')").unwrap();
-    assert_eq!(cluster.crashes(), Vec::<String>::new());
-}
-
-#[test]
 fn eight_serializable_clients_on_rows_of_their_own_do_not_disturb_each_other() {
     let cluster = Cluster::shared();
     let database = prepare(cluster, "serializable");
@@ -215,49 +171,4 @@ fn eight_serializable_clients_on_rows_of_their_own_do_not_disturb_each_other() {
     });
     assert!(failures <= 8, "{failures} of 400 transactions failed");
     assert_eq!(rows(&mut client, "SELECT count(*) FROM crdt.verify('t')"), ["0"]);
-}
-
-#[test]
-fn a_statement_that_runs_out_of_memory_fails_alone() {
-    let cluster = Cluster::shared();
-    let database = prepare(cluster, "memory");
-    let mut client = cluster.connect(&database);
-    client
-        .batch_execute("INSERT INTO t SELECT i, repeat(md5(i::text), 94) FROM generate_series(1, 30000) AS i")
-        .unwrap();
-    limit_memory(&mut client, 60 << 20);
-    // New keys are held back until all old ones are gone.
-    expect_error(client.batch_execute("UPDATE t SET id = id + 1000000"), "53200");
-    client.batch_execute("UPDATE t SET v = v || 'x'").unwrap();
-    client.batch_execute("INSERT INTO t VALUES (0, 'after')").unwrap();
-    let mut other = cluster.connect(&database);
-    assert_eq!(rows(&mut other, "SELECT count(*), min(id), max(id) FROM t"), ["30001|0|30000"]);
-    assert_eq!(cluster.crashes(), Vec::<String>::new());
-}
-
-/// Lets a session's process take so many more bytes and no more.
-fn limit_memory(client: &mut Client, more: u64) {
-    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-    let (theirs, ours) = (process_status(&pid.to_string()), process_status("self"));
-    let bytes = status_field(&theirs, "VmSize:").parse::<u64>().unwrap() * 1024 + more;
-    let (user, group) = (status_field(&theirs, "Uid:"), status_field(&theirs, "Gid:"));
-    // A process may lower the limits of its own user's processes; root without all its rights has to become that user.
-    let mut command = if user == status_field(&ours, "Uid:") {
-        std::process::Command::new("prlimit")
-    } else {
-        let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid", &user, "--regid", &group, "--clear-groups", "prlimit"]);
-        command
-    };
-    let done = command.args(["--pid", &pid.to_string(), &format!("--as={bytes}")]).status();
-    assert!(done.is_ok_and(|status| status.success()), "cannot limit the memory of process {pid}");
-}
-
-fn process_status(pid: &str) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap()
-}
-
-fn status_field(status: &str, name: &str) -> String {
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in:\n{status}"));
-    line.split_whitespace().nth(1).unwrap().to_owned()
 }

@@ -1,0 +1,426 @@
+//! The SQL functions of ephemeral registers: set, get, merge, remove, what changed since, clear. Nothing of it is
+//! transactional, none of it is written to disk.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::sync::atomic::Ordering::SeqCst;
+
+use crdt_engine::Limits;
+use crdt_engine::ephemeral::register::{MAX_KEY, MAX_NAMESPACE, MAX_PEER, MAX_TTL};
+use crdt_engine::ephemeral::{Found, Full, Role, Scope, Write, Written, message, store};
+use crdt_engine::wire::json::write_string;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::broadcast::{self, Channel, Database};
+use crate::catalog::{self, Doc};
+use crate::error::{Error, Result, state};
+use crate::flush;
+use crate::pg;
+use crate::pg::function::{Args, Col, Out, Rows};
+use crate::pg::jsonb::{self, Jsonb, Part};
+use crate::pg::spi::{self, Param};
+use crate::registers::{self, Counted, Registers};
+use crate::settings;
+
+/// Microseconds between 1970 and 2000.
+const FROM_1970_TO_2000: i64 = 946_684_800_000_000;
+
+/// The registers of a doc, and where this database's are counted.
+struct Place {
+    registers: Registers,
+    database: &'static Database,
+    scope: Scope,
+    doc: std::rc::Rc<Doc>,
+}
+
+impl Place {
+    /// Errors with 42704 when there is no such doc.
+    fn of(args: &Args<'_>) -> Result<Place> {
+        let doc = catalog::doc(args.i64(0, "doc")?)?;
+        let (registers, database) = here()?;
+        let scope = Scope { db: pg::database(), log: catalog::log_oid(), doc: doc.doc };
+        Ok(Place { registers, database, scope, doc })
+    }
+
+    fn hash(&self) -> u64 {
+        self.registers.scope_hash(self.scope)
+    }
+
+    /// Lets a write compete.
+    fn write(&self, new: &New<'_>) -> Result<Competed> {
+        let now = self.registers.now();
+        let write = Write {
+            name: self.registers.name(self.scope, new.namespace, new.key),
+            timestamp: new.timestamp.unwrap_or_else(clock),
+            own_clock: new.timestamp.is_none(),
+            peer: new.peer.as_bytes(),
+            value: new.value.as_bytes(),
+            ttl: new.ttl,
+            role: Role { number: pg::current_role(), blocks: self.registers.role_blocks() },
+        };
+        let (written, found) = store::set(&self.registers, &write, now, &Counted)?;
+        let stats = self.database.stats();
+        match written {
+            Ok(Written::Won { timestamp, .. }) => {
+                stats.sets.fetch_add(1, SeqCst);
+                broadcast::register_changed(self.database);
+                Ok(Competed::Won(timestamp))
+            }
+            Ok(Written::Lost) => {
+                stats.losses.fetch_add(1, SeqCst);
+                Ok(Competed::Lost(found))
+            }
+            Err(full) => {
+                stats.refusals.fetch_add(1, SeqCst);
+                Err(self.full(full, new))
+            }
+        }
+    }
+
+    fn full(&self, full: Full, new: &New<'_>) -> Error {
+        let (key, bytes) = (new.key, new.value.len());
+        let text = match full {
+            Full::Memory => {
+                format!("no room for register \"{key}\" with a value of {bytes} bytes: shared memory is full")
+            }
+            Full::Role => format!(
+                "no room for register \"{key}\" with a value of {bytes} bytes: role \"{}\" fills its {} percent of shared memory",
+                spi::current_user_name(),
+                settings::ephemeral_role_share()
+            ),
+        };
+        Error::new(state::OUT_OF_MEMORY, text).hint(match full {
+            Full::Memory => "Raise crdt_db.ephemeral_memory and restart the server, or let registers expire sooner.",
+            Full::Role => "Raise crdt_db.ephemeral_role_share, or let registers expire sooner.",
+        })
+    }
+}
+
+/// What became of a write.
+enum Competed {
+    /// The register shows it, with this timestamp.
+    Won(f64),
+    /// The register as it stands, which may have been removed.
+    Lost(Found),
+}
+
+/// A write as it was asked for.
+struct New<'a> {
+    namespace: &'a str,
+    key: &'a str,
+    value: &'a str,
+    /// `None`: now.
+    timestamp: Option<f64>,
+    peer: &'a str,
+    ttl: u64,
+}
+
+impl New<'_> {
+    /// Errors for what no register can hold. Nothing has been changed by then.
+    fn check(&self) -> Result<()> {
+        check_name(self.namespace, self.key)?;
+        check_length("peer", self.peer, 1, MAX_PEER)?;
+        check_length("value", self.value, 0, settings::ephemeral_max_value())?;
+        if !(1..=MAX_TTL).contains(&self.ttl) {
+            return Err(Error::new(
+                state::INVALID_PARAMETER,
+                format!("ttl of {} ms must be between 1 ms and 10 days", self.ttl as i64),
+            ));
+        }
+        let Some(timestamp) = self.timestamp else { return Ok(()) };
+        let bad = |what: String| Err(Error::new(state::TIMESTAMP, format!("timestamp {timestamp:?} {what}")));
+        if !timestamp.is_finite() || timestamp < 0.0 {
+            return bad("must be a number of milliseconds since 1970".into());
+        }
+        let (now, drift) = (clock(), settings::max_timestamp_drift());
+        if timestamp > now + drift as f64 {
+            let ahead = (timestamp - now).round();
+            return bad(format!("is {ahead:?} ms ahead of the server's clock, the limit is {drift}")).map_err(
+                |e: Error| {
+                    e.hint("Set the client's clock, or leave the timestamp out. See crdt_db.max_timestamp_drift.")
+                },
+            );
+        }
+        Ok(())
+    }
+}
+
+/// An entry as SQL sees it.
+fn entry(key: &str, value: Jsonb, timestamp: f64, peer: &str) -> Out {
+    // At most 21 digits and a point: timestamps were checked when they came in.
+    let digits = CString::new(timestamp.to_string()).expect("digits have no NUL");
+    jsonb::object(&[
+        ("key", Part::Text(key)),
+        ("value", Part::Json(value)),
+        ("timestamp", Part::Number(&digits)),
+        ("peer", Part::Text(peer)),
+    ])
+}
+
+/// The register that was found, if it shows a value.
+fn entry_found(found: &Found) -> Out {
+    let Some(record) = found.records.first().filter(|record| record.live) else { return Out::Null };
+    let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+    let value = Jsonb::parse(text(found.value(record)));
+    entry(text(found.key(record)), value, record.timestamp, text(found.peer(record)))
+}
+
+/// Milliseconds since 1970.
+fn clock() -> f64 {
+    pg::now_micros() as f64 / 1_000.0
+}
+
+fn check_name(namespace: &str, key: &str) -> Result<()> {
+    check_length("ns", namespace, 1, MAX_NAMESPACE)?;
+    check_length("key", key, 1, MAX_KEY)
+}
+
+fn check_length(what: &str, text: &str, least: usize, most: usize) -> Result<()> {
+    if (least..=most).contains(&text.len()) {
+        return Ok(());
+    }
+    Err(Error::new(state::LIMIT, format!("{what} has {} bytes, allowed are {least} to {most}", text.len())))
+}
+
+fn here() -> Result<(Registers, &'static Database)> {
+    let registers = registers::registers().ok_or_else(flush::not_preloaded)?;
+    catalog::names()?;
+    let database = broadcast::own().ok_or_else(broadcast::too_many_databases)?;
+    if database.changed_log(catalog::log_oid()) {
+        // What a former installation of the extension left behind.
+        store::drop_database(&registers, pg::database(), Some(catalog::log_oid()));
+    }
+    Ok((registers, database))
+}
+
+/// `crdt.ephemeral_set(doc, ns, key, value, timestamp, peer, ttl)`
+pub fn set(args: &Args<'_>) -> Result<Out> {
+    let place = Place::of(args)?;
+    let (namespace, key) = (args.text(1, "ns")?, args.text(2, "key")?);
+    let value = args.jsonb(3, "value", 2 * settings::ephemeral_max_value())?;
+    let peer = args.opt_text(5, "peer")?;
+    let new = New {
+        namespace: &namespace,
+        key: &key,
+        value: &value,
+        timestamp: args.opt_f64(4),
+        peer: peer.as_deref().unwrap_or(&place.doc.peer),
+        ttl: args.opt_millis(6).map_or_else(settings::ephemeral_ttl, |ms| ms as u64),
+    };
+    new.check()?;
+    Ok(match place.write(&new)? {
+        Competed::Won(timestamp) => entry(new.key, args.jsonb_image(3, "value")?, timestamp, new.peer),
+        Competed::Lost(found) => entry_found(&found),
+    })
+}
+
+/// `crdt.ephemeral_get(doc, ns, key)`
+pub fn get(args: &Args<'_>) -> Result<Out> {
+    let place = Place::of(args)?;
+    let (namespace, key) = (args.text(1, "ns")?, args.text(2, "key")?);
+    let name = place.registers.name(place.scope, &namespace, &key);
+    let found = store::get(&place.registers, &name, place.registers.now())?;
+    Ok(entry_found(&found))
+}
+
+/// `crdt.ephemeral_get_all(doc, ns)`
+pub fn get_all(args: &Args<'_>) -> Result<Out> {
+    let place = Place::of(args)?;
+    let namespace = args.text(1, "ns")?;
+    let now = place.registers.now();
+    let mut found = store::list(&place.registers, place.scope, place.hash(), Some(namespace.as_bytes()), now)?;
+    message::sort_by_name(&mut found);
+    let mut out = String::from("{");
+    for (i, record) in found.records.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        write_string(&mut out, &String::from_utf8_lossy(found.key(record)))?;
+        out.push(':');
+        message::write_entry(&mut out, &found, record)?;
+    }
+    out.push('}');
+    Ok(Out::Jsonb(out))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given<'a> {
+    /// As in entries that this server hands out; the key it is under counts.
+    #[serde(rename = "key")]
+    _key: Option<String>,
+    #[serde(borrow)]
+    value: &'a RawValue,
+    timestamp: f64,
+    peer: String,
+}
+
+/// `crdt.ephemeral_merge(doc, entries)`
+pub fn merge(args: &Args<'_>) -> Result<Out> {
+    let place = Place::of(args)?;
+    let text = args.jsonb(1, "entries", Limits::default().request_bytes)?;
+    let given: BTreeMap<String, BTreeMap<String, Given<'_>>> = serde_json::from_str(&text).map_err(|e| {
+        Error::new(state::MALFORMED, format!("entries: {e}"))
+            .hint("The shape is {\"ns\":{\"key\":{\"value\":…,\"timestamp\":ms,\"peer\":\"name\"}}}.")
+    })?;
+    let ttl = settings::ephemeral_ttl();
+    let all = given.iter().flat_map(|(namespace, keys)| {
+        keys.iter().map(move |(key, given)| New {
+            namespace,
+            key,
+            value: given.value.get(),
+            timestamp: Some(given.timestamp),
+            peer: &given.peer,
+            ttl,
+        })
+    });
+    // All of them, before the first one changes anything.
+    for new in all.clone() {
+        new.check()?;
+    }
+    let mut out = String::from("{");
+    let mut open = None;
+    for new in all {
+        pg::entry::check_interrupts();
+        let Competed::Won(timestamp) = place.write(&new)? else { continue };
+        if open.replace(new.namespace) != Some(new.namespace) {
+            close_object(&mut out);
+            separate(&mut out);
+            write_string(&mut out, new.namespace)?;
+            out.push_str(":{");
+        }
+        separate(&mut out);
+        write_string(&mut out, new.key)?;
+        out.push(':');
+        message::write_parts(&mut out, new.key, Some(new.value), timestamp, new.peer)?;
+    }
+    close_object(&mut out);
+    out.push('}');
+    Ok(Out::Jsonb(out))
+}
+
+fn separate(out: &mut String) {
+    if !out.ends_with('{') {
+        out.push(',');
+    }
+}
+
+/// Ends the object of a namespace, if one was begun.
+fn close_object(out: &mut String) {
+    if out.len() > 1 {
+        out.push('}');
+    }
+}
+
+/// `crdt.ephemeral_remove(doc, ns, key)`
+pub fn remove(args: &Args<'_>) -> Result<Out> {
+    let place = Place::of(args)?;
+    let (namespace, key) = (args.text(1, "ns")?, args.text(2, "key")?);
+    let name = place.registers.name(place.scope, &namespace, &key);
+    let gone = store::remove(&place.registers, &name, clock(), place.registers.now(), &Counted);
+    if gone {
+        broadcast::register_changed(place.database);
+    }
+    Ok(Out::Bool(gone))
+}
+
+/// `crdt.ephemeral_since(doc, position)`
+pub fn since(args: &Args<'_>) -> Result<Out> {
+    let place = Place::of(args)?;
+    let registers = place.registers;
+    let now = registers.now();
+    let position = args.opt_i64(1).and_then(|outside| registers.known_position(outside));
+    let mut changes = match position {
+        Some(position) => store::since(&registers, place.scope, place.hash(), position, None, now)?,
+        None => store::everything(&registers, place.scope, place.hash(), now)?,
+    };
+    message::sort_by_name(&mut changes.found);
+    let mut out = format!("{{\"position\":{},", registers.base() + changes.position);
+    if changes.too_old {
+        out.push_str("\"reset\":true,");
+    }
+    let since = position.filter(|_| !changes.too_old).unwrap_or(0);
+    message::write_changes(&mut out, &changes.found, &changes.found.records, since, |_| true)?;
+    out.push('}');
+    Ok(Out::Jsonb(out))
+}
+
+/// `crdt.ephemeral_clear(doc, ns)`
+pub fn clear(args: &Args<'_>) -> Result<Out> {
+    let place = Place::of(args)?;
+    let namespace = args.opt_text(1, "ns")?;
+    let registers = place.registers;
+    let namespace = namespace.as_deref().map(str::as_bytes);
+    let cleared = store::clear(&registers, place.scope, place.hash(), namespace, registers.now(), &Counted);
+    broadcast::register_changed(place.database);
+    Ok(Out::I64(cleared as i64))
+}
+
+/// `crdt.ephemeral_entries()`: the live registers of this database.
+pub fn entries(args: &Args<'_>) -> Result<Out> {
+    let (registers, _) = here()?;
+    let found = store::list_all(&registers, pg::database(), catalog::log_oid(), registers.now())?;
+    let mut rows = Rows::new(args)?;
+    for record in &found.records {
+        pg::entry::check_interrupts();
+        let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+        rows.push(&[
+            Col::I64(record.scope.doc),
+            Col::Text(text(found.namespace(record))),
+            Col::Text(text(found.key(record))),
+            Col::Jsonb(text(found.value(record))),
+            Col::Text(text(found.peer(record))),
+            Col::Time((record.timestamp * 1_000.0) as i64 - FROM_1970_TO_2000),
+            Col::Time((registers.base() + record.deadline * 1_000) as i64 - FROM_1970_TO_2000),
+            Col::I64((registers.base() + record.position) as i64),
+        ]);
+    }
+    Ok(Out::Null)
+}
+
+/// `crdt.ephemeral_stats()`: one line of counts of this database.
+pub fn stats(args: &Args<'_>) -> Result<Out> {
+    let (registers, database) = here()?;
+    let usage = store::usage(&registers, pg::database());
+    let stats = database.stats();
+    let count = |of: &std::sync::atomic::AtomicU64| Col::I64(of.load(SeqCst) as i64);
+    let mut rows = Rows::new(args)?;
+    rows.push(&[
+        Col::I64(usage.entries as i64),
+        Col::I64(usage.bytes as i64),
+        count(&stats.sets),
+        count(&stats.losses),
+        count(&stats.expiries),
+        count(&stats.evictions),
+        count(&stats.refusals),
+        count(&stats.notifications),
+        count(&stats.failures),
+        count(&stats.lag),
+        count(&stats.longest_lag),
+        Col::I64(database.listeners(Channel::Ephemeral).into()),
+        Col::I64(database.listeners(Channel::Changes).into()),
+        database.worker().map_or(Col::Null, |pid| Col::I64(pid.into())),
+        Col::Time(stats.reset_at.load(SeqCst) - FROM_1970_TO_2000),
+    ]);
+    Ok(Out::Null)
+}
+
+/// `crdt.stat_ephemeral_reset()`
+pub fn reset_stats(_args: &Args<'_>) -> Result<Out> {
+    here()?.1.stats().clear();
+    Ok(Out::Null)
+}
+
+/// `crdt.set_notify_payload(doc, payload)`
+pub fn set_notify_payload(args: &Args<'_>) -> Result<Out> {
+    let doc = catalog::doc(args.i64(0, "doc")?)?.doc;
+    let payload = args.bool(1, "payload")?;
+    let owner = catalog::names()?.owner;
+    let sql = match payload {
+        true => "UPDATE crdt.doc SET notify_payload = true WHERE doc = $1",
+        false => "UPDATE crdt.doc SET notify_payload = false WHERE doc = $1",
+    };
+    spi::as_role(owner, || spi::connect(|c| c.run(sql, &[Param::i64(doc)], false)))?;
+    Ok(Out::Null)
+}
