@@ -8,7 +8,7 @@ use crdt_engine::replica::{Replica, Tables};
 use crdt_engine::testkit::{Refusal, Rng, Write, oracle};
 use crdt_engine::wire::{Versions, json};
 use crdt_engine::{OpBuf, Origin, ValueRef};
-use crdt_live::hub::Place;
+use crdt_live::hub::{Nature, Place};
 use postgres::{Client, Config, NoTls};
 
 use crate::args::Args;
@@ -78,10 +78,10 @@ pub fn run(args: &Args) -> Result<(), String> {
             config.host_path(args.text("socket")).port(args.number("port", 5432) as u16).user("postgres");
             config
         },
-        places: ["one", "two"].map(|hub| Place {
-            doc: args.number(&format!("doc-{hub}"), 0) as i64,
-            schema: args.text("schema").to_owned(),
-            generic: args.has(&format!("generic-{hub}")),
+        places: ["one", "two"].map(|hub| {
+            let doc = args.number(&format!("doc-{hub}"), 0) as i64;
+            let nature = Nature::named(args.text(&format!("nature-{hub}"))).expect("a nature");
+            Place::known(doc, args.text("schema"), nature, args.has(&format!("generic-{hub}")))
         }),
         databases: ["one", "two"].map(|hub| args.text(&format!("database-{hub}")).to_owned()),
         connections: [None, None],
@@ -410,7 +410,7 @@ impl ClientProcess {
 
 /// What may happen to any write that meets others, and is tried again.
 fn is_rivalry(state: &str) -> bool {
-    ["40P01", "40001", "23505", "CR016", "CR023"].contains(&state)
+    ["40P01", "40001", "23505", "23503", "CR016", "CR023"].contains(&state)
 }
 
 /// The server went down, or the connection with it: 57P01 to 57P03, or no answer at all.

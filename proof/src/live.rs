@@ -59,7 +59,8 @@ pub fn run(args: &Args) -> Outcome {
 fn plan(seed: u64, clients: usize) -> Plan {
     let mut rng = Rng::new(seed);
     let clients = if clients > 0 { clients } else { 2 + rng.below(31) };
-    let second = rng.chance(50);
+    let nature = *rng.pick(&Nature::ALL);
+    let second = nature.may_have_another() && rng.chance(50);
     let mut kinds = vec![Kind::Replica, Kind::Sql];
     if second {
         kinds.push(Kind::Courier);
@@ -70,7 +71,7 @@ fn plan(seed: u64, clients: usize) -> Plan {
     Plan {
         seed,
         kinds,
-        nature: *rng.pick(&Nature::ALL),
+        nature,
         second,
         keys: *rng.pick(&[10, 100, 2_000]),
         pause: *rng.pick(&[0, 5, 30]),

@@ -67,10 +67,10 @@ impl<'c> Round<'c> {
     pub fn start(cluster: &'c Cluster, databases: &[String], plan: Plan) -> Round<'c> {
         let mut rng = Rng::new(plan.seed);
         let schema = format!("r{}", plan.seed);
-        let natures = [plan.nature, Nature::Plain];
+        let natures = [plan.nature, *rng.pick(&[Nature::Plain, Nature::Other])];
         let places: Vec<Place> = (0..1 + usize::from(plan.second))
             .map(|hub| {
-                let generic = natures[hub] != Nature::Spilling && rng.chance(40);
+                let generic = !natures[hub].wants_s() && rng.chance(40);
                 let mut client = cluster.connect(&databases[hub]);
                 Place::make(&mut client, &schema, &format!("{}-{schema}", ["m", "Hub"][hub]), natures[hub], generic)
             })
@@ -101,6 +101,8 @@ impl<'c> Round<'c> {
             ("database-two", of_second.clone()),
             ("doc-one", text(&place.doc)),
             ("doc-two", text(&second.doc)),
+            ("nature-one", format!("{:?}", place.nature())),
+            ("nature-two", format!("{:?}", second.nature())),
             ("schema", place.schema.clone()),
             ("keys", text(&self.plan.keys)),
             ("pause", text(&self.plan.pause)),
@@ -138,8 +140,7 @@ impl<'c> Round<'c> {
         let right = self.check_hubs(&log, courier.as_ref())?;
         let sum = self.check_clients(&log, right)?;
         for (place, database) in self.places.iter().zip(&self.databases) {
-            let sql = format!("DROP SCHEMA {} CASCADE", place.schema);
-            self.cluster.connect(database).batch_execute(&sql).map_err(|error| format!("{sql}: {error:?}"))?;
+            place.drop(&mut self.cluster.connect(database));
         }
         let _ = std::fs::remove_dir_all(&self.home);
         Ok(sum)

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crdt_engine::testkit::Rng;
 use crdt_live::Cluster;
-use crdt_live::hub::Place;
+use crdt_live::hub::{Nature, Place};
 use postgres::Client;
 
 use crate::Outcome;
@@ -120,7 +120,7 @@ fn round_trip(clients: &mut [Client; 2], of: &Type, name: &str, rng: &mut Rng) -
         client
             .batch_execute(&format!("SELECT crdt.track('{name}', {doc}, alias => 'v')"))
             .map_err(|e| failed("track", e))?;
-        places.push(Place { doc, schema: "public".to_owned(), generic: false });
+        places.push(Place::known(doc, "public", Nature::Plain, false));
     }
     for (hub, client) in clients.iter_mut().enumerate() {
         let side = ["a", "b"][hub];

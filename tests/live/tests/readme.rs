@@ -50,7 +50,12 @@ fn its_sql_does_what_it_says() {
             }
             "" => {
                 if name.is_empty() {
-                    name = psql(cluster, &database, "SELECT peer FROM crdt.docs").lines().nth(2).expect("a doc").trim().to_owned();
+                    name = psql(cluster, &database, "SELECT peer FROM crdt.docs")
+                        .lines()
+                        .nth(2)
+                        .expect("a doc")
+                        .trim()
+                        .to_owned();
                 }
                 // Widths differ with the name of the database.
                 let words = |text: &str| -> Vec<Vec<String>> {
