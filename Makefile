@@ -27,7 +27,7 @@ test-matrix: setup ## SQL, isolation and live tests on PostgreSQL 15, 16 and 18
 bench: build ## speed and size; prints the table of docs/benchmarks.md
 	@scripts/bench $(ARGS)
 
-soak: setup ## the convergence suite for longer: make soak N=10000000
+soak: setup ## the long versions of the tests, hours: make soak N=10000000; docs/reliability.md
 	@scripts/soak $(N)
 
 lint: setup ## formatting, clippy, layering, search_path and privileges

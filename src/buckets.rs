@@ -7,7 +7,7 @@ use crdt_engine::{OpRef, codec};
 
 use crate::error::{Error, Result, state};
 use crate::pg::{entry, spill::Spill};
-use crate::store::{get_varint, put_varint, stored_limits};
+use crate::store::{get_varint, put_varint, row_hash, stored_limits};
 
 /// A bucket's operations are set aside when they take this much memory.
 const PIECE_BYTES: usize = 32 << 10;
@@ -43,9 +43,10 @@ impl Buckets {
         Buckets { level, all: (0..count).map(|_| empty()).collect() }
     }
 
-    /// Adds an operation on a row of this hash.
-    pub fn put(&mut self, hash: i64, op: OpRef<'_>, source: Source) -> Result<()> {
-        let at = (hash as u64).rotate_right(16 * self.level) % self.all.len() as u64;
+    /// Adds an operation on a row.
+    pub fn put(&mut self, op: OpRef<'_>, source: Source) -> Result<()> {
+        let (tbl, row) = op.row_key().expect("an operation on a row");
+        let at = (row_hash(tbl, row) as u64).rotate_right(16 * self.level) % self.all.len() as u64;
         let bucket = &mut self.all[at as usize];
         bucket.ops.push(op)?;
         bucket.sources.push(source);
@@ -67,15 +68,10 @@ impl Bucket {
         self.aside_bytes + self.ops.memory()
     }
 
-    /// Divides it further, by hashes as they were put in with.
-    pub fn split(self, count: usize, level: u32, hash: impl Fn(&str, &str) -> i64) -> Result<Buckets> {
+    /// Divides it further: `level` must be another one than that of the buckets it is of.
+    pub fn split(self, count: usize, level: u32) -> Result<Buckets> {
         let mut parts = Buckets::new(count, level);
-        self.read(|ops, sources| {
-            ops.iter().zip(sources).try_for_each(|(op, source)| {
-                let (tbl, row) = op.row_key().expect("an operation on a row");
-                parts.put(hash(tbl, row), op, *source)
-            })
-        })?;
+        self.read(|ops, sources| ops.iter().zip(sources).try_for_each(|(op, source)| parts.put(op, *source)))?;
         Ok(parts)
     }
 

@@ -303,6 +303,9 @@ fn compare_part(batch: &Batch, part: &Part, log: &mut Log) -> Result<()> {
         let (mut counter, mut lamport) = (head.counter_start, head.lamport_start);
         for (i, op) in ops.iter().enumerate() {
             let Some(view) = told.peek() else { return Ok(false) };
+            if view.counter < counter {
+                return Err(within_another(view));
+            }
             if view.counter == counter {
                 let deps: &[EventId] = if i == 0 { &deps } else { &[] };
                 let stored = EventView { peer: name, counter, lamport, deps, op };
@@ -313,7 +316,14 @@ fn compare_part(batch: &Batch, part: &Part, log: &mut Log) -> Result<()> {
             lamport += op.span();
         }
         Ok(told.peek().is_some())
-    })
+    })?;
+    told.peek().map_or(Ok(()), |view| Err(within_another(view)))
+}
+
+/// What is told begins in the middle of a logged operation that takes several counters.
+fn within_another(told: &EventView<'_>) -> Error {
+    let event = EventId::new(told.peer, told.counter);
+    crdt_engine::Error::Equivocation { event, known: 0, got: admit::digest(told) }.into()
 }
 
 fn unknown_peer(name: &str) -> Error {

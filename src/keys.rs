@@ -4,6 +4,8 @@
 //! set of pages a flush, in a tier by its size. Sets are merged by eights into the next tier, as in a log-structured merge
 //! tree (O'Neil et al. 1996), so that a look-up searches few of them and a write pays for its entries a few times in all.
 
+use crdt_engine::alloc;
+
 use crate::catalog::{self, Names};
 use crate::error::{Error, Result, state};
 use crate::pg::lock::{self, Space};
@@ -68,7 +70,8 @@ pub fn index(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> 
         }
         return Ok(());
     }
-    let mut entries = Vec::with_capacity(count);
+    let mut entries = Vec::new();
+    alloc::reserve(&mut entries, count)?;
     for run in runs.iter().filter(|r| r.keys.len() > 1) {
         let entry = |hash: &i64| Entry { hash: upper_half(*hash), peer: author.peer, counter: run.counter_start };
         entries.extend(run.keys.iter().map(entry));
@@ -104,13 +107,13 @@ fn write_set(names: &Names, pages: &Relation, doc: i64, tier: i64, entries: &mut
 /// Merges full tiers. One transaction a doc does so at a time; others leave it to the next.
 fn merge_tiers(names: &Names, pages: &Relation, doc: i64) -> Result<()> {
     for tier in 0..LAST_TIER {
-        let sets = sets_of(names, pages, doc, Some(tier), Snapshot::Committed);
+        let sets = sets_of(names, pages, doc, Some(tier), Snapshot::Committed)?;
         if sets.len() < FAN || !lock::try_lock(lock_class()?, doc as u32, Space::Pages) {
             return Ok(());
         }
         xact::command_counter_increment();
         let mut entries = Vec::new();
-        for set in sets_of(names, pages, doc, Some(tier), Snapshot::Committed).into_iter().take(FAN) {
+        for set in sets_of(names, pages, doc, Some(tier), Snapshot::Committed)?.into_iter().take(FAN) {
             take_set(names, pages, doc, set, &mut entries)?;
         }
         write_set(names, pages, doc, tier + 1, &mut entries);
@@ -125,7 +128,9 @@ fn take_set(names: &Names, pages: &Relation, doc: i64, set: i64, into: &mut Vec<
     while let Some(row) = scan.next_row() {
         entry::check_interrupts();
         let page = row.bytes(5).unwrap_or_default();
-        into.extend(Page::read(&page).ok_or_else(malformed)?.entries());
+        let page = Page::read(&page).ok_or_else(malformed)?;
+        alloc::reserve(into, page.hashes.len())?;
+        into.extend(page.entries());
         row.delete(pages);
     }
     Ok(())
@@ -150,23 +155,23 @@ pub fn runs_touching(doc: i64, hashes: &[i64], snapshot: Snapshot) -> Result<Vec
         entry::check_interrupts();
         single.again(&key_of(*hash));
         while let Some(row) = single.next_row() {
-            runs.push((row.i32(2), row.i64(3) as u64));
+            alloc::push(&mut runs, (row.i32(2), row.i64(3) as u64))?;
         }
         several.again(&key_of(*hash));
         while let Some(row) = several.next_row() {
-            runs.push((row.i32(3), row.i64(4) as u64));
+            alloc::push(&mut runs, (row.i32(3), row.i64(4) as u64))?;
         }
     }
     drop((single, several));
     let pages = Relation::open(names.page, Lock::AccessShare);
-    for set in sets_of(&names, &pages, doc, None, snapshot) {
+    for set in sets_of(&names, &pages, doc, None, snapshot)? {
         search_set(&names, &pages, (doc, set), hashes, snapshot, &mut runs)?;
     }
     Ok(runs)
 }
 
 /// The sets of a doc, of one tier or all, by skipping from one to the next through the index.
-fn sets_of(names: &Names, pages: &Relation, doc: i64, tier: Option<i64>, snapshot: Snapshot) -> Vec<i64> {
+fn sets_of(names: &Names, pages: &Relation, doc: i64, tier: Option<i64>, snapshot: Snapshot) -> Result<Vec<i64>> {
     let mut above = tier.map_or(-1, |t| (t << TIER_SHIFT) - 1);
     let end = tier.map_or(i64::MAX, |t| ((t + 1) << TIER_SHIFT) - 1);
     let key_of = |above: i64| -> [Key<'_>; 3] {
@@ -175,11 +180,11 @@ fn sets_of(names: &Names, pages: &Relation, doc: i64, tier: Option<i64>, snapsho
     let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &key_of(above), false);
     let mut sets = Vec::new();
     while let Some(set) = scan.next_row().map(|row| row.i64(2)) {
-        sets.push(set);
+        alloc::push(&mut sets, set)?;
         above = set;
         scan.again(&key_of(above));
     }
-    sets
+    Ok(sets)
 }
 
 fn search_set(
@@ -199,7 +204,9 @@ fn search_set(
         scan.again(&key_of(hash));
         while let Some(row) = scan.next_row() {
             let page = row.bytes(5).unwrap_or_default();
-            runs.extend(Page::read(&page).ok_or_else(malformed)?.find(hash));
+            for run in Page::read(&page).ok_or_else(malformed)?.find(hash) {
+                alloc::push(runs, run)?;
+            }
             // A row touched by many runs has entries on several pages.
             if row.i64(3) < i64::from(hash) {
                 break;

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crdt_engine::ops::OpBuf;
-use crdt_engine::{Limits, codec};
+use crdt_engine::{Limits, alloc, codec};
 
 use crate::catalog;
 use crate::docstate::Head;
@@ -87,7 +87,7 @@ pub fn encode(ops: &OpBuf, from: usize, to: usize, counter_start: u64, lamport_s
     for key in (from..to).filter_map(|i| ops.row_key(i)) {
         // Several updates of one row mostly follow each other.
         if last != Some(key) {
-            keys.push(row_hash(key.0, key.1));
+            alloc::push(&mut keys, row_hash(key.0, key.1))?;
             last = Some(key);
         }
     }

@@ -141,9 +141,8 @@ impl Comparison<'_, '_> {
                 let offsets =
                     codec::decode_rows(&bytes, &store::stored_limits(), &mut |tbl, _| tbl == alias, &mut ops)?;
                 for (op, offset) in ops.iter().zip(offsets) {
-                    let (_, row) = op.row_key().expect("only operations on rows were picked");
                     let source = Source { doc, peer, counter: counter + offset, lamport: lamport + offset };
-                    into.put(store::row_hash(alias, row), op, source)?;
+                    into.put(op, source)?;
                 }
                 Ok(())
             })?;
@@ -159,9 +158,9 @@ impl Comparison<'_, '_> {
             spi::connect(|c| {
                 c.each_now(&sql, &[], |rows, i| {
                     memory.row(|| {
-                        let (row, now) = capture::row_of(self.table, rows, i, |name| self.docs.named(name))?;
+                        let (_, now) = capture::row_of(self.table, rows, i, |name| self.docs.named(name))?;
                         let source = Source { doc: now.doc, ..Source::default() };
-                        into.put(store::row_hash(&self.table.alias, &row), now.ops.get(0), source)
+                        into.put(now.ops.get(0), source)
                     })
                 })
             })
@@ -175,8 +174,7 @@ impl Comparison<'_, '_> {
             if parts == 1 || level == MAX_LEVEL {
                 self.compare(log, rows)?;
             } else {
-                let (log, rows) =
-                    (log.split(parts, level + 1, store::row_hash)?, rows.split(parts, level + 1, store::row_hash)?);
+                let (log, rows) = (log.split(parts, level + 1)?, rows.split(parts, level + 1)?);
                 self.compare_all(log, rows, level + 1)?;
             }
         }

@@ -1,14 +1,16 @@
 //! Growth that may fail: what outside bytes decide never goes through an allocation that aborts the process.
+//!
+//! Every function errs with [`Error::OutOfMemory`], and has then changed nothing.
 
 use crate::error::{Error, Result};
 
 /// Makes room for `more` items.
-pub(crate) fn reserve<T>(vec: &mut Vec<T>, more: usize) -> Result<()> {
+pub fn reserve<T>(vec: &mut Vec<T>, more: usize) -> Result<()> {
     vec.try_reserve(more).map_err(|_| Error::OutOfMemory { bytes: more.saturating_mul(size_of::<T>()) })
 }
 
 /// Appends one item.
-pub(crate) fn push<T>(vec: &mut Vec<T>, item: T) -> Result<()> {
+pub fn push<T>(vec: &mut Vec<T>, item: T) -> Result<()> {
     if vec.len() == vec.capacity() {
         reserve(vec, 1)?;
     }
@@ -17,21 +19,21 @@ pub(crate) fn push<T>(vec: &mut Vec<T>, item: T) -> Result<()> {
 }
 
 /// Appends bytes.
-pub(crate) fn extend<T: Copy>(vec: &mut Vec<T>, items: &[T]) -> Result<()> {
+pub fn extend<T: Copy>(vec: &mut Vec<T>, items: &[T]) -> Result<()> {
     reserve(vec, items.len())?;
     vec.extend_from_slice(items);
     Ok(())
 }
 
 /// Appends text.
-pub(crate) fn push_str(to: &mut String, text: &str) -> Result<()> {
+pub fn push_str(to: &mut String, text: &str) -> Result<()> {
     to.try_reserve(text.len()).map_err(|_| Error::OutOfMemory { bytes: text.len() })?;
     to.push_str(text);
     Ok(())
 }
 
 /// A copy of a text.
-pub(crate) fn string(text: &str) -> Result<String> {
+pub fn string(text: &str) -> Result<String> {
     let mut copy = String::new();
     copy.try_reserve_exact(text.len()).map_err(|_| Error::OutOfMemory { bytes: text.len() })?;
     copy.push_str(text);
@@ -39,7 +41,7 @@ pub(crate) fn string(text: &str) -> Result<String> {
 }
 
 /// A vector of `len` copies of `item`.
-pub(crate) fn filled<T: Copy>(item: T, len: usize) -> Result<Vec<T>> {
+pub fn filled<T: Copy>(item: T, len: usize) -> Result<Vec<T>> {
     let mut vec = Vec::new();
     vec.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
     vec.resize(len, item);

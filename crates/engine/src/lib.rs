@@ -9,6 +9,7 @@
 //! | [`id`] | names of events, the order of stamps |
 //! | [`value`] | the values of cells |
 //! | [`limits`] | how much one request may hold |
+//! | [`alloc`] | growth that may fail |
 //! | [`ops`] | operations in memory: one flat, truncatable buffer |
 //! | [`event`] | an event as it competes for a row |
 //! | [`codec`] | operations as bytes: columnar, dictionary and run-length encoded |
@@ -23,7 +24,7 @@
 #![deny(missing_docs)]
 
 pub mod admit;
-mod alloc;
+pub mod alloc;
 pub mod codec;
 pub mod ephemeral;
 pub mod error;

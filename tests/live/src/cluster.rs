@@ -147,6 +147,11 @@ impl Cluster {
         script(&["stop", &self.name, "--keep"]);
     }
 
+    /// Where it listens: the directory of its socket, and the port.
+    pub fn address(&self) -> (&Path, u16) {
+        (&self.socket_dir, self.port)
+    }
+
     /// What a standby of this cluster says in `primary_conninfo`.
     pub fn conninfo(&self) -> String {
         format!("host={} port={} user=postgres", self.socket_dir.display(), self.port)

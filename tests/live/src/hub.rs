@@ -52,6 +52,11 @@ impl Nature {
         Nature::Family,
     ];
 
+    /// The nature of this name, which is the variant's.
+    pub fn named(name: &str) -> Option<Nature> {
+        Nature::ALL.into_iter().chain([Nature::Other]).find(|nature| format!("{nature:?}") == name)
+    }
+
     /// Does a hub of this nature need `s` to be a table?
     pub fn wants_s(self) -> bool {
         [Nature::Spilling, Nature::Family].contains(&self)
@@ -177,6 +182,16 @@ impl Place {
         });
         client.batch_execute(&sql).unwrap_or_else(|error| panic!("{sql}\n{error:?}"));
         Place { doc, schema: schema.to_owned(), generic, nature }
+    }
+
+    /// A place that [`Place::make`] made elsewhere, by another process for example.
+    pub fn known(doc: i64, schema: &str, nature: Nature, generic: bool) -> Place {
+        Place { doc, schema: schema.to_owned(), generic, nature }
+    }
+
+    /// What its table does on its own.
+    pub fn nature(&self) -> Nature {
+        self.nature
     }
 
     /// Drops the tables and the doc, of which only the log stays.

@@ -147,7 +147,7 @@ fn put_opaque(out: &mut Vec<u8>, buf: &OpBuf, range: Range<usize>) -> Result<u64
     let mut spans = 0u64;
     for i in range {
         let Kind::Opaque { span, .. } = buf.stored_op(i).kind else {
-            spans += 1;
+            spans = spans.saturating_add(1);
             continue;
         };
         let crate::OpRef::Opaque { payload, .. } = buf.get(i) else { continue };

@@ -412,3 +412,12 @@ fn an_opaque_operation_cannot_pose_as_a_row_operation() {
     buf.opaque(1, 1, b"").unwrap();
     assert!(matches!(encode(&buf, 0..1), Err(Error::Malformed { .. })));
 }
+
+#[test]
+fn more_counters_than_there_are_is_an_error() {
+    let mut ops = OpBuf::new();
+    ops.opaque(99, u64::MAX, b"?").unwrap();
+    let tbl = ops.sym("t");
+    ops.delete(tbl, "1").unwrap();
+    assert!(matches!(encode(&ops, 0..2), Err(Error::ClockRange { .. })));
+}

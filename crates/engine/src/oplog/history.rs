@@ -1,5 +1,6 @@
 //! What merging asks of a log, wherever it is kept.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -94,20 +95,55 @@ pub struct Rows<'a> {
     bounds: Vec<usize>,
 }
 
+/// An event to be sorted by its row, then by its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Tag<'a> {
+    tbl: &'a str,
+    /// The row id's first eight bytes, which mostly decide.
+    head: u64,
+    row: &'a str,
+    at: u32,
+}
+
+impl<'a> Tag<'a> {
+    fn new((tbl, row): (&'a str, &'a str), at: u32) -> Self {
+        let mut head = [0; 8];
+        let length = row.len().min(8);
+        head[..length].copy_from_slice(&row.as_bytes()[..length]);
+        Tag { tbl, head: u64::from_be_bytes(head), row, at }
+    }
+}
+
+impl Ord for Tag<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // A buffer's table names are one text each.
+        let tables = if std::ptr::eq(self.tbl, other.tbl) { Ordering::Equal } else { self.tbl.cmp(other.tbl) };
+        let heads = || self.head.cmp(&other.head);
+        tables.then_with(heads).then_with(|| self.row.cmp(other.row)).then_with(|| self.at.cmp(&other.at))
+    }
+}
+
+impl PartialOrd for Tag<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl<'a> Rows<'a> {
     /// Groups events by the row they are about. Rows come in the order of their keys, in which they can be locked; a row's
     /// events in the order given. What is not about a row is left out.
     pub fn group(events: impl IntoIterator<Item = Candidate<'a>>) -> Self {
-        let mut tagged: Vec<((&str, &str), u32)> = vec![];
         let mut events: Vec<Candidate<'_>> = events.into_iter().filter(|event| event.op.row_key().is_some()).collect();
-        tagged.extend(events.iter().zip(0..).filter_map(|(event, at)| Some((event.op.row_key()?, at))));
+        let tag = |(event, at): (&Candidate<'a>, u32)| event.op.row_key().map(|key| Tag::new(key, at));
+        let mut tagged: Vec<Tag<'_>> = events.iter().zip(0..).filter_map(tag).collect();
         if !tagged.is_sorted() {
             // Sorted, not hashed: row ids come from outside.
             tagged.sort_unstable();
-            events = tagged.iter().map(|&(_, at)| events[at as usize]).collect();
+            events = tagged.iter().map(|tag| events[tag.at as usize]).collect();
         }
         let (mut keys, mut bounds): (Vec<(&str, &str)>, Vec<usize>) = (vec![], vec![]);
-        for (at, &(key, _)) in tagged.iter().enumerate() {
+        for (at, tag) in tagged.iter().enumerate() {
+            let key = (tag.tbl, tag.row);
             if keys.last() != Some(&key) {
                 keys.push(key);
                 bounds.push(at);

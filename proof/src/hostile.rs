@@ -1,0 +1,350 @@
+//! Malformed and malicious pushes over SQL, made from valid ones. No backend exits. A push that failed left no event and no
+//! row, and the doc's clock within its bound (I3); a push that was accepted is history like any other (I4).
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crdt_engine::testkit::{Backend, Ledger, Rng, Will, Write, corrupt, memory, oracle};
+use crdt_engine::wire::{Batch, PushRequest, Versions, binary, json};
+use crdt_engine::{EventId, Limits};
+use crdt_live::Cluster;
+use crdt_live::hub::{Nature, Place};
+use postgres::Client;
+
+use crate::Outcome;
+use crate::args::Args;
+use crate::round::strange_crashes;
+
+/// Pushes to one doc: what is checked after each must stay cheap.
+const PUSHES: u64 = 1_000;
+/// Kilobytes a backend may take at most. A request of the driver is some kilobytes.
+const MEMORY: u64 = 400_000;
+/// The SQLSTATEs a hostile push may be refused with. An XX000 is a fault.
+const REFUSALS: [&str; 21] = [
+    "CR001", "CR002", "CR003", "CR004", "CR005", "CR006", "CR007", "CR008", "CR009", "CR010", "CR011", "CR012",
+    "CR013", "CR015", "CR021", "22P05", "22P02", "22021", "23502", "23503", "22023",
+];
+
+/// `--pushes` pushes.
+pub fn run(args: &Args) -> Outcome {
+    let (pushes, first) = (args.number("pushes", 4_000), args.number("seed", 1));
+    let cluster = Cluster::start("hostile", &[]);
+    let database = cluster.create_database("hostile");
+    let (start, mut done, mut docs, mut most) = (Instant::now(), 0, 0, 0);
+    let mut outcomes: BTreeMap<String, u64> = BTreeMap::new();
+    let mut client = cluster.connect(&database);
+    while done < pushes {
+        let seed = first + docs;
+        let count = PUSHES.min(pushes - done);
+        let mut doc = Doc::new(&mut client, seed);
+        for nth in 0..count {
+            let what =
+                doc.attack(&mut client).map_err(|wrong| format!("push {nth} to the doc of seed {seed}: {wrong}"))?;
+            *outcomes.entry(what).or_insert(0) += 1;
+        }
+        doc.end(&mut client).map_err(|wrong| format!("after the pushes to the doc of seed {seed}: {wrong}"))?;
+        most = most.max(memory_of(&mut client));
+        if most > MEMORY {
+            return Err(format!("the doc of seed {seed}: the backend takes {most} kB"));
+        }
+        (done, docs) = (done + count, docs + 1);
+    }
+    let strange = strange_crashes(&cluster, &Default::default());
+    if !strange.is_empty() {
+        return Err(format!("I7: {strange:?}"));
+    }
+    Ok(format!(
+        "{done} pushes to {docs} docs in {:.0?}, {outcomes:?}; the backend took at most {most} kB",
+        start.elapsed()
+    ))
+}
+
+/// The most memory the backend has taken, in kilobytes.
+fn memory_of(client: &mut Client) -> u64 {
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).expect("a backend").get(0);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
+/// A doc that is attacked.
+struct Doc {
+    place: Place,
+    rng: Rng,
+    /// What was accepted.
+    ledger: Ledger,
+    stamp: i64,
+    /// Honest replicas of the two names the attacker has, as far as they have pulled.
+    authors: [Box<dyn Backend>; 2],
+    /// How the doc stands, when nothing was written since.
+    known: Option<State>,
+}
+
+/// What must be as before when a push was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct State {
+    versions: String,
+    /// Runs, and the sum of their counters and lamports.
+    log: String,
+    rows: String,
+}
+
+impl Doc {
+    fn new(client: &mut Client, seed: u64) -> Doc {
+        let mut rng = Rng::new(seed);
+        // Requests are made here, byte by byte: the row ids of the others are not what replicas say.
+        let natures: Vec<Nature> = Nature::ALL.into_iter().filter(|nature| nature.may_have_another()).collect();
+        let nature = *rng.pick(&natures);
+        let generic = !nature.wants_s() && rng.chance(50);
+        let schema = format!("h{seed}");
+        let place = Place::make(client, &schema, &format!("m-{schema}"), nature, generic);
+        let author = |name| memory(name, Will::None) as Box<dyn Backend>;
+        let authors = [author("mallory"), author("second")];
+        Doc { place, rng, ledger: Ledger::new(), stamp: 0, authors, known: None }
+    }
+
+    fn state(&self, client: &mut Client) -> Result<State, String> {
+        let Place { doc, schema, generic, .. } = &self.place;
+        let s = match generic {
+            true => format!("(SELECT string_agg(r::text, ';' ORDER BY r::text) FROM crdt.rows({doc}, 's') AS r)"),
+            false => format!("(SELECT string_agg(s::text, ';' ORDER BY id) FROM {schema}.s)"),
+        };
+        let sql = format!(
+            "SELECT crdt.version({doc})::text,
+                    (SELECT (count(*), sum(counter_end), sum(lamport_end), max(lamport_end))::text FROM crdt.event_run WHERE doc = {doc}),
+                    concat((SELECT string_agg(t::text, ';' ORDER BY id) FROM {schema}.t), '|', {s})"
+        );
+        let row = client.query_one(&sql, &[]).map_err(|error| format!("{error:?}"))?;
+        Ok(State { versions: row.get(0), log: row.get(1), rows: row.get(2) })
+    }
+
+    /// One push. Answers how it ended.
+    fn attack(&mut self, client: &mut Client) -> Result<String, String> {
+        if self.rng.chance(20) {
+            self.stamp += 10;
+            let write = self.random_write();
+            let sql = self.place.sql(&write);
+            client.batch_execute(&sql).map_err(|error| format!("plain SQL beside: {sql}: {error:?}"))?;
+            self.known = None;
+        }
+        let before = match self.known.take() {
+            Some(state) => state,
+            None => self.state(client)?,
+        };
+        let versions =
+            json::decode_versions(before.versions.as_bytes(), &Limits::default()).map_err(|e| e.to_string())?;
+        let (batch, known) = self.valid(client, &versions)?;
+        let batch = if self.rng.chance(80) { corrupt(batch, &known, &mut self.rng) } else { batch };
+        let request = PushRequest { peer_id: self.name(), batch: batch.clone(), frontier: vec![] };
+        let doc = self.place.doc;
+        let in_binary = self.rng.chance(50);
+        let mut mangled = false;
+        let answer = if in_binary {
+            // What the format cannot carry need not be sent.
+            let Ok(mut bytes) = binary::encode_push(&request) else { return Ok("not sent".to_owned()) };
+            if self.rng.chance(40) {
+                mangled = true;
+                mangle(&mut bytes, &mut self.rng);
+            }
+            client.query_one("SELECT crdt.push_binary($1, $2)", &[&doc, &bytes]).map(drop)
+        } else {
+            let mut text = String::new();
+            if json::write_push(&mut text, &request).is_err() {
+                return Ok("not sent".to_owned());
+            }
+            if self.rng.chance(40) {
+                mangled = true;
+                let mut bytes = text.into_bytes();
+                mangle_json(&mut bytes, &mut self.rng);
+                text = String::from_utf8_lossy(&bytes).replace('\0', "");
+            }
+            client.query_one("SELECT crdt.push($1, $2::text::json)", &[&doc, &text]).map(drop)
+        };
+        match answer {
+            Ok(()) => {
+                // Of a mangled request nobody knows what the database read.
+                if !mangled {
+                    trace(|| {
+                        format!(
+                            "accepted {:?}",
+                            batch
+                                .runs
+                                .iter()
+                                .map(|r| (
+                                    r,
+                                    batch.ops.range(r.ops.clone()).map(|o| format!("{o:?}")).collect::<Vec<_>>()
+                                ))
+                                .collect::<Vec<_>>()
+                        )
+                    });
+                    self.ledger.keep(&batch)?;
+                }
+                Ok("accepted".to_owned())
+            }
+            Err(error) => {
+                let Some(answer) = error.as_db_error() else { return Err(format!("the backend is gone: {error:?}")) };
+                let state = answer.code().code().to_owned();
+                if !REFUSALS.contains(&state.as_str()) {
+                    return Err(format!("refused with {state}: {answer:?}"));
+                }
+                let after = self.state(client)?;
+                match after == before {
+                    true => Ok(state),
+                    false => Err(format!(
+                        "I3: refused with {state} ({}), and left {after:?} of {before:?}",
+                        answer.message()
+                    )),
+                }
+            }
+        }
+    }
+
+    /// A name that is mallory's, and sometimes an odd one.
+    fn name(&mut self) -> String {
+        let long = "n".repeat(300);
+        let odd = ["", "m", "é", "\u{7f}", "a:b:0", "'; DROP TABLE t; --", &long];
+        if self.rng.chance(10) { (*self.rng.pick(&odd)).to_owned() } else { "mallory".to_owned() }
+    }
+
+    /// A push that would be accepted, and events that can be named.
+    fn valid(&mut self, client: &mut Client, versions: &Versions) -> Result<(Batch, Vec<EventId>), String> {
+        let at = usize::from(self.rng.chance(33));
+        let known: Vec<EventId> = versions.iter().map(|(peer, at)| EventId::new(peer.as_str(), *at)).collect();
+        let has = self.authors[at].versions();
+        if has != *versions {
+            let page = self.place.pull(client, &has, u64::from(u32::MAX), true).map_err(|r| format!("{r:?}"))?;
+            self.authors[at].push(page.batch, true).map_err(|refusal| format!("the hub's log: {refusal:?}"))?;
+        }
+        let mut author = self.authors[at].fork().expect("it is in memory");
+        let writes: Vec<Write> = (0..1 + self.rng.below(5)).map(|_| self.random_write()).collect();
+        author.write(&writes).map_err(|refusal| format!("{refusal:?}"))?;
+        Ok((author.pull(versions, usize::MAX).map_err(|r| format!("{r:?}"))?.batch, known))
+    }
+
+    fn random_write(&mut self) -> Write {
+        let tbl = if self.rng.chance(80) { "t" } else { "s" };
+        let row = *self.rng.pick(&["1", "2", "3"]);
+        self.stamp += 1;
+        match self.rng.below(8) {
+            0..3 => Write::Insert(tbl, row, vec![(self.rng.pick::<&str>(&["x", "y", "d"]), self.stamp)]),
+            3 => Write::Delete(tbl, row),
+            _ => Write::Update(tbl, row, self.rng.pick::<&str>(&["x", "y", "d", "u"]), self.stamp),
+        }
+    }
+
+    /// Table and log agree, the log is sound, plain SQL still writes, and what was accepted is there.
+    fn end(mut self, client: &mut Client) -> Result<(), String> {
+        self.stamp += 1;
+        let sql = self.place.sql(&Write::Insert("t", "last", vec![("y", self.stamp)]));
+        client.batch_execute(&sql).map_err(|error| format!("plain SQL after the attacks: {error:?}"))?;
+        self.verify(client)?;
+        let (mut known, mut pages) = (Versions::new(), Ledger::new());
+        loop {
+            // In binary: JSON leaves out operations that no version knows yet.
+            let limit = 1 + self.rng.below(200) as u64;
+            let page = self.place.pull(client, &known, limit, true).map_err(|r| format!("{r:?}"))?;
+            pages.keep(&page.batch)?;
+            known = page.versions;
+            if !page.has_more {
+                break;
+            }
+        }
+        let all = self.place.pull(client, &Versions::new(), u64::from(u32::MAX), true).map_err(|r| format!("{r:?}"))?;
+        pages.check(&all.batch)?;
+        self.ledger.check(&all.batch)?;
+        let log = oracle::log_of(all.batch)?;
+        let shown = oracle::visible(&self.place.rows(client));
+        let mut right = oracle::visible(&oracle::tables_of(&log));
+        // Mangled names: what no table has a place for stays in the log.
+        right.retain(|tbl, _| ["t", "s"].contains(&tbl.as_ref()));
+        for (tbl, rows) in right.iter_mut().filter(|(tbl, _)| tbl.as_ref() == "t" || !self.place.generic) {
+            let own: &[&str] =
+                if tbl.as_ref() == "t" { &["x", "y", "d", "u"] } else { &["x", "y", "d", "u", "p", "q"] };
+            rows.values_mut().for_each(|row| row.retain(|col, _| own.contains(&col.as_ref())));
+        }
+        if log.versions() != known || shown != right {
+            return Err(format!("I1: the tables show {shown:?}, the log stands for {right:?}"));
+        }
+        self.place.drop(client);
+        Ok(())
+    }
+}
+
+impl Doc {
+    /// I4.
+    fn verify(&self, client: &mut Client) -> Result<(), String> {
+        for tbl in ["t", "s"].iter().filter(|tbl| **tbl == "t" || !self.place.generic) {
+            let sql = format!("SELECT v::text FROM crdt.verify('{}.{tbl}') AS v", self.place.schema);
+            if let Some(row) = client.query(&sql, &[]).map_err(|error| format!("{sql}: {error:?}"))?.first() {
+                return Err(format!("I4: {}", row.get::<_, String>(0)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes changed, doubled, cut out or put in.
+fn mangle(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    for _ in 0..1 + rng.below(4) {
+        if bytes.is_empty() {
+            return;
+        }
+        let (at, len) = (rng.below(bytes.len()), 1 + rng.below(12));
+        let end = bytes.len().min(at + len);
+        match rng.below(6) {
+            0 => bytes[at] = rng.next_u64() as u8,
+            1 => bytes[at] ^= 1 << rng.below(8),
+            2 => drop(bytes.drain(at..end)),
+            3 => bytes.extend_from_within(at..end),
+            4 => bytes.truncate(at),
+            _ => bytes.splice(at..at, [0xff; 9].into_iter().take(len)).for_each(drop),
+        }
+    }
+}
+
+/// As `mangle`, or a token replaced by one that hurts.
+fn mangle_json(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    const TOKENS: [&str; 24] = [
+        "null",
+        "-1",
+        "1e999",
+        "9007199254740992",
+        "18446744073709551616",
+        "1.5",
+        "[]",
+        "{}",
+        "\"\"",
+        "true",
+        "\"\\u0000\"",
+        "\"\\ud800\"",
+        "[[[[[[[[[[]]]]]]]]]]",
+        "\"peer\"",
+        "{\"$text\":\"x\"}",
+        "\"t\"",
+        "\"pg_catalog.pg_class\"",
+        "\"id\"",
+        ",",
+        ":",
+        "\"x\",\"x\"",
+        "-0",
+        "0e0",
+        "\"\u{feff}\"",
+    ];
+    if rng.chance(50) || bytes.is_empty() {
+        return mangle(bytes, rng);
+    }
+    // From one mark of syntax to the next.
+    let marks: Vec<usize> = (0..bytes.len()).filter(|&at| b",:[]{}".contains(&bytes[at])).collect();
+    if marks.is_empty() {
+        return mangle(bytes, rng);
+    }
+    let at = *rng.pick(&marks) + 1;
+    let end = marks.iter().copied().find(|&mark| mark >= at).unwrap_or(bytes.len());
+    bytes.splice(at..end, rng.pick::<&str>(&TOKENS).bytes()).for_each(drop);
+}
+
+fn trace(what: impl FnOnce() -> String) {
+    if std::env::var_os("CRDT_TRACE").is_some() {
+        eprintln!("hostile: {}", what());
+    }
+}
