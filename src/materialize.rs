@@ -61,7 +61,7 @@ pub fn merge_into_rows(doc: i64, batch: &Batch, admitted: &Admitted, want_ops: b
     }
     let places = find_places(doc, &rows)?;
     let target = Target { doc, doc_name: catalog::doc(doc)?.name.clone(), rows: &rows, places: &places };
-    let whole = vec![0..rows.keys().len()];
+    let whole = target.together();
     let mut portions = if want_ops { whole.clone() } else { target.portions()? };
     for _ in 0..ATTEMPTS {
         entry::check_interrupts();
@@ -118,11 +118,16 @@ struct Target<'t, 'b> {
 }
 
 impl<'b> Target<'_, 'b> {
+    /// All rows as one portion.
+    fn together(&self) -> Vec<Range<usize>> {
+        std::iter::once(0..self.rows.keys().len()).collect()
+    }
+
     /// The rows in portions, of one table each, parents first.
     fn portions(&self) -> Result<Vec<Range<usize>>> {
         let keys = self.rows.keys();
         if keys.len() <= PORTION_ROWS {
-            return Ok(vec![0..keys.len()]);
+            return Ok(self.together());
         }
         let size = PORTION_ROWS.max(keys.len() / PORTIONS);
         let (mut tables, mut generic) = (Vec::new(), Vec::new());

@@ -144,7 +144,7 @@ impl ClientProcess {
             match self.kind {
                 Kind::Sql | Kind::Async => self.plain_sql()?,
                 Kind::Replica => self.replica()?,
-                Kind::Reader => drop(self.pull(0)?),
+                Kind::Reader => self.pull(0).map(|_| ())?,
                 Kind::Courier => self.carry()?,
             }
             if self.rng.chance(50) {
@@ -298,8 +298,8 @@ impl ClientProcess {
                 }
                 self.nap();
             }
-            5..8 => drop(self.push(0)?),
-            _ => drop(self.pull(0)?),
+            5..8 => self.push(0).map(|_| ())?,
+            _ => self.pull(0).map(|_| ())?,
         }
         Ok(())
     }

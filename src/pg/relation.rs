@@ -472,7 +472,7 @@ unsafe fn is_plain(index: pg_sys::Relation) -> bool {
     unsafe {
         let form = &*(*index).rd_index;
         let columns = std::slice::from_raw_parts(form.indkey.values.as_ptr(), form.indnatts as usize);
-        (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID.into()
+        (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
             && form.indisready
             && form.indimmediate
             && !form.indisexclusion

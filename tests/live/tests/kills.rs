@@ -169,7 +169,7 @@ fn check_usable(client: &mut Client, rng: &mut Rng, listener: &mut Listener) {
     for i in 0..40 {
         let key = rng.below(12).to_string();
         if rng.chance(75) {
-            let value = json!({ "i": i, "v": "v".repeat(rng.below(900) as usize) });
+            let value = json!({ "i": i, "v": "v".repeat(rng.below(900)) });
             client.execute("SELECT crdt.ephemeral_set(1, 'check', $1, $2)", &[&key, &value]).unwrap();
             model.insert(key, value);
         } else {
