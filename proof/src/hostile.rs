@@ -20,9 +20,9 @@ const PUSHES: u64 = 1_000;
 /// Kilobytes a backend may take at most. A request of the driver is some kilobytes.
 const MEMORY: u64 = 400_000;
 /// The SQLSTATEs a hostile push may be refused with. An XX000 is a fault.
-const REFUSALS: [&str; 21] = [
+const REFUSALS: [&str; 22] = [
     "CR001", "CR002", "CR003", "CR004", "CR005", "CR006", "CR007", "CR008", "CR009", "CR010", "CR011", "CR012",
-    "CR013", "CR015", "CR021", "22P05", "22P02", "22021", "23502", "23503", "22023",
+    "CR013", "CR015", "CR021", "22P05", "22P02", "22003", "22021", "23502", "23503", "22023",
 ];
 
 /// `--pushes` pushes.
