@@ -283,26 +283,28 @@ CREATE FUNCTION crdt.ephemeral_clear(doc bigint, ns text DEFAULT NULL) RETURNS b
 COMMENT ON FUNCTION crdt.ephemeral_clear(bigint, text) IS
     'Takes all ephemeral registers of a doc, or of one of its namespaces, away; returns how many. Any later write counts';
 
-CREATE FUNCTION crdt.presence_key(key text, session text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
+CREATE FUNCTION crdt.presence_key(key text, session text) RETURNS text LANGUAGE sql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_catalog.replace(pg_catalog.replace(key, '%', '%25'), '/', '%2F') OPERATOR(pg_catalog.||) '/'
         OPERATOR(pg_catalog.||) pg_catalog.replace(pg_catalog.replace(session, '%', '%25'), '/', '%2F')
 $$;
 COMMENT ON FUNCTION crdt.presence_key(text, text) IS 'The register''s key of a session: key/session, with % and / of both escaped';
 
 CREATE FUNCTION crdt.presence_set(doc bigint, key text, session text, value jsonb, ttl interval DEFAULT NULL) RETURNS jsonb
-    LANGUAGE sql VOLATILE AS $$
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT crdt.ephemeral_set(doc, 'presence'::pg_catalog.text, crdt.presence_key(key, session), value, ttl => ttl)
 $$;
 COMMENT ON FUNCTION crdt.presence_set(bigint, text, text, jsonb, interval) IS
     'A session of somebody is here, and stays until ttl has passed since this was called last: the ephemeral register key/session of namespace presence';
 
 CREATE FUNCTION crdt.presence_remove(doc bigint, key text, session text) RETURNS boolean
-    LANGUAGE sql VOLATILE AS $$
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT crdt.ephemeral_remove(doc, 'presence'::pg_catalog.text, crdt.presence_key(key, session))
 $$;
 COMMENT ON FUNCTION crdt.presence_remove(bigint, text, text) IS 'A session has left; true if it was here';
 
-CREATE FUNCTION crdt.presence(doc bigint) RETURNS jsonb LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION crdt.presence(doc bigint) RETURNS jsonb
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT COALESCE(pg_catalog.jsonb_object_agg(k.key, k.sessions), '{}'::pg_catalog.jsonb)
       FROM (SELECT pg_catalog.replace(pg_catalog.replace(pg_catalog.split_part(e.key, '/', 1), '%2F', '/'), '%25', '%') AS key,
                    pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
