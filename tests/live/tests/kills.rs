@@ -3,7 +3,7 @@
 //! and usable. `CRDT_KILLS=N` kills N times, `CRDT_SEED=S` at other moments.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crdt_engine::testkit::Rng;
@@ -140,6 +140,10 @@ impl Busy {
     }
 }
 
+fn kill(pid: i64) -> bool {
+    Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status().expect("kill").success()
+}
+
 fn since(client: &mut Client, position: Option<i64>) -> Value {
     client.query_one("SELECT crdt.ephemeral_since(1, $1)", &[&position]).unwrap().get(0)
 }
@@ -228,12 +232,18 @@ fn after_each_kill_the_store_is_consistent_and_usable() {
         std::thread::sleep(Duration::from_micros(rng.below(40_000) as u64));
         match pid {
             Some(pid) => {
-                let status = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
-                assert!(status.success(), "{victim:?} {pid} is not there");
+                assert!(kill(pid), "{victim:?} {pid} is not there");
                 busy.end();
             }
             None => {
+                // Sessions that never wait do not notice that the postmaster is gone.
+                let orphans = [&busy.setting, &busy.merging, &busy.reading].map(|session| session.backend_pid().into());
+                let end = std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(300));
+                    orphans.map(kill)
+                });
                 arena.cluster.crash();
+                end.join().expect("kill");
                 busy.end();
                 arena.cluster.start_again(&[]);
             }
