@@ -20,6 +20,8 @@ const UPSERT: &str = "\\set k random(1, 1000)\n\
     INSERT INTO cursors VALUES (:k, :position, now()) ON CONFLICT (k) DO UPDATE SET v = excluded.v, at = excluded.at;\n";
 const NOTIFY: &str = "\\set k random(1, 1000)\nSELECT pg_notify('cursors', :k);\n";
 const POSITION: &str = "position={\"x\":120,\"y\":80}";
+/// Clients that keep both ends busy: what a process costs that falls asleep after each statement is its waking up.
+const BUSY: usize = 4;
 /// Statements of a run.
 const STATEMENTS: usize = 60_000;
 
@@ -32,7 +34,7 @@ pub fn registers(bench: &Bench) -> Vec<Line> {
         // Every second round in the other order.
         let order: Vec<usize> = if forward { (0..5).collect() } else { (0..5).rev().collect() };
         for i in order {
-            costs[i].push(run(bench, &database, scripts[i], 1));
+            costs[i].push(run(bench, &database, scripts[i], BUSY, 1));
         }
     }
     let [select, set, get, upsert, notify] = costs;
@@ -73,7 +75,7 @@ pub fn listeners(bench: &Bench) -> Vec<Line> {
         let order: Vec<usize> = if forward { (0..4).collect() } else { (0..4).rev().collect() };
         for i in order {
             let audience = Audience::new(bench, &database, counts[i]);
-            walls[i].push(run(bench, &database, SET, counts[i] + 1).wall);
+            walls[i].push(run(bench, &database, SET, 1, counts[i] + 1).wall);
             heard[i] = audience.leave();
         }
     }
@@ -142,7 +144,7 @@ pub fn many_keys(bench: &Bench) -> Vec<Line> {
             fill(&mut client, keys);
         }
         // The observer and the client above stay.
-        pair.push(ours, run(bench, if ours { &many } else { &few }, SET, 2));
+        pair.push(ours, run(bench, if ours { &many } else { &few }, SET, BUSY, 2));
     }
     fill(&mut client, keys);
     let live = client.query_one("SELECT entries, bytes FROM crdt.stat_ephemeral", &[]).expect("stat_ephemeral");
@@ -173,9 +175,9 @@ fn database(bench: &Bench) -> String {
     database
 }
 
-/// One client. `others`: sessions that stay connected meanwhile, the observer among them.
-fn run(bench: &Bench, database: &str, script: &str, others: usize) -> Cost {
-    pgbench(bench, database, script, 1, STATEMENTS / bench.options.shrink, &["-D", POSITION], others)
+/// `others`: sessions that stay connected meanwhile, the observer among them.
+fn run(bench: &Bench, database: &str, script: &str, clients: usize, others: usize) -> Cost {
+    pgbench(bench, database, script, clients, STATEMENTS / bench.options.shrink, &["-D", POSITION], others)
 }
 
 /// Sessions that listen, each on a thread.
