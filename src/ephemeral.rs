@@ -16,15 +16,12 @@ use crate::broadcast::{self, Channel, Database};
 use crate::catalog::{self, Doc};
 use crate::error::{Error, Result, state};
 use crate::flush;
-use crate::pg;
 use crate::pg::function::{Args, Col, Out, Rows};
 use crate::pg::jsonb::{self, Jsonb, Part};
 use crate::pg::spi::{self, Param};
+use crate::pg::{self, FROM_1970_TO_2000};
 use crate::registers::{self, Counted, Registers};
 use crate::settings;
-
-/// Microseconds between 1970 and 2000.
-const FROM_1970_TO_2000: i64 = 946_684_800_000_000;
 
 /// The registers of a doc, and where this database's are counted.
 struct Place {

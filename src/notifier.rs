@@ -88,19 +88,17 @@ fn installed() -> bool {
     worker::transaction(|| Ok(catalog::names().is_ok())).unwrap_or(false)
 }
 
-/// Waits out the tick: what changes meanwhile is told in the next one. False when the worker is to end.
+/// Waits out the tick: what changes meanwhile is told in the next one. False when the worker is to end. Waits a moment also when
+/// the tick is over: only a wait tells whether somebody wants the worker to end, or the configuration read again.
 fn rest(database: &Database, time: Duration) -> bool {
     let until = Instant::now() + time;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        if database.must_leave() {
+        if !worker::wait(Some(left.max(Duration::from_millis(1)))) || database.must_leave() {
             return false;
         }
-        if left.is_zero() {
+        if until <= Instant::now() {
             return true;
-        }
-        if !worker::wait(Some(left.max(Duration::from_millis(1)))) {
-            return false;
         }
     }
 }

@@ -164,19 +164,6 @@ impl Doc {
             Ok(()) => {
                 // Of a mangled request nobody knows what the database read.
                 if !mangled {
-                    trace(|| {
-                        format!(
-                            "accepted {:?}",
-                            batch
-                                .runs
-                                .iter()
-                                .map(|r| (
-                                    r,
-                                    batch.ops.range(r.ops.clone()).map(|o| format!("{o:?}")).collect::<Vec<_>>()
-                                ))
-                                .collect::<Vec<_>>()
-                        )
-                    });
                     self.ledger.keep(&batch)?;
                 }
                 Ok("accepted".to_owned())
@@ -341,10 +328,4 @@ fn mangle_json(bytes: &mut Vec<u8>, rng: &mut Rng) {
     let at = *rng.pick(&marks) + 1;
     let end = marks.iter().copied().find(|&mark| mark >= at).unwrap_or(bytes.len());
     bytes.splice(at..end, rng.pick::<&str>(&TOKENS).bytes()).for_each(drop);
-}
-
-fn trace(what: impl FnOnce() -> String) {
-    if std::env::var_os("CRDT_TRACE").is_some() {
-        eprintln!("hostile: {}", what());
-    }
 }

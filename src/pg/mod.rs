@@ -49,9 +49,11 @@ pub fn current_role() -> u32 {
     unsafe { pg_sys::GetUserId() }.to_u32()
 }
 
+/// Microseconds from 1970, where clocks outside begin, to 2000, where PostgreSQL's do.
+pub const FROM_1970_TO_2000: i64 = 946_684_800_000_000;
+
 /// Microseconds since 1970-01-01.
 pub fn now_micros() -> i64 {
-    const FROM_1970_TO_2000: i64 = 946_684_800_000_000;
     // SAFETY: reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() + FROM_1970_TO_2000 }
 }

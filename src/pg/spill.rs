@@ -1,8 +1,8 @@
 //! Bytes set aside until later: in memory, past a share of `work_mem` in a temporary file.
 
-use pgrx::pg_sys::{self, Datum};
+use pgrx::pg_sys;
 
-use super::datum;
+use super::{datum, trigger};
 
 /// The least memory of a spill, in kB.
 const LEAST_KB: i32 = 64;
@@ -42,20 +42,8 @@ impl Spill {
 
     /// Takes the next piece.
     pub fn next_piece(&mut self) -> Option<Vec<u8>> {
-        // SAFETY: as for transition tables (`trigger.rs`): a row from a file is allocated in the current context and
-        // freed by the slot.
-        unsafe {
-            let saved = pg_sys::CurrentMemoryContext;
-            pg_sys::CurrentMemoryContext = (*self.slot).tts_mcxt;
-            let found = pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot);
-            pg_sys::CurrentMemoryContext = saved;
-            if !found {
-                return None;
-            }
-            pg_sys::slot_getallattrs(self.slot);
-            let value: Datum = *(*self.slot).tts_values;
-            Some(datum::varlena_bytes(value))
-        }
+        // SAFETY: made together by `new`; a fetched row has one column, a bytea.
+        unsafe { trigger::fetch(self.store, self.slot).then(|| datum::varlena_bytes(*(*self.slot).tts_values)) }
     }
 }
 

@@ -100,18 +100,9 @@ impl Tuples<'_> {
 
     /// The next row; it lives until the next call.
     pub fn next_tuple(&mut self) -> Option<Tuple<'_>> {
-        // SAFETY: the store and the slot live as long as we; attributes are fetched at once. A store that has spilled to
-        // disk allocates the row in the current context and leaves it to the slot to free: that context must not be
-        // reset before.
-        unsafe {
-            let saved = pg_sys::CurrentMemoryContext;
-            pg_sys::CurrentMemoryContext = (*self.slot).tts_mcxt;
-            let found = pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot);
-            pg_sys::CurrentMemoryContext = saved;
-            if !found {
-                return None;
-            }
-            pg_sys::slot_getallattrs(self.slot);
+        // SAFETY: the store and the slot live as long as we.
+        if !unsafe { fetch(self.store, self.slot) } {
+            return None;
         }
         Some(Tuple { slot: self.slot, _rows: PhantomData })
     }
@@ -142,5 +133,24 @@ impl Tuple<'_> {
             assert!(i < (*self.slot).tts_nvalid as usize);
             (!*(*self.slot).tts_isnull.add(i)).then(|| *(*self.slot).tts_values.add(i))
         }
+    }
+}
+
+/// Fetches the next row of a store, whole. False after the last one.
+///
+/// # Safety
+/// Store and slot are live and belong together. A store that has spilled to disk allocates the row in the slot's own
+/// context and leaves it to the slot to free: that context must not be reset before.
+pub(super) unsafe fn fetch(store: *mut pg_sys::Tuplestorestate, slot: *mut pg_sys::TupleTableSlot) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let saved = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = (*slot).tts_mcxt;
+        let found = pg_sys::tuplestore_gettupleslot(store, true, false, slot);
+        pg_sys::CurrentMemoryContext = saved;
+        if found {
+            pg_sys::slot_getallattrs(slot);
+        }
+        found
     }
 }
