@@ -1,9 +1,9 @@
 //! Runs above a version, oldest first, in pages of whole transactions.
 //!
-//! Peers are merged by the lamport of their next event. Only a run's first event has parents outside, and they have
-//! smaller lamports: so whatever is cut off at any point, parents have come before. What must not be cut is a
-//! transaction: runs of one peer with equal `txn`. One with several runs is delivered with whatever its later runs
-//! depend on, and that with the rest of its transactions ([`Pager::unit`]).
+//! Peers are merged by the lamport of their next event. Only a run's first event has parents outside, and they, and what
+//! derived updates of the run name, have smaller lamports than it: so whatever is cut off at any point, these have come
+//! before. What must not be cut is a transaction: runs of one peer with equal `txn`. One with several runs is delivered
+//! with whatever its later runs depend on and name, and that with the rest of its transactions ([`Pager::unit`]).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -11,12 +11,13 @@ use std::collections::{BinaryHeap, VecDeque};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crdt_engine::wire::Run;
+use crdt_engine::{EventId, codec};
 
 use crate::catalog;
 use crate::committed::{self, Log};
 use crate::error::{Error, Result, state};
 use crate::pg::entry;
-use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, Snapshot};
+use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, Row, Snapshot};
 use crate::store::{self, RunHead};
 
 /// Index scans kept open; more peers than that are read with a new scan each time their turn comes.
@@ -216,7 +217,7 @@ impl<'p> Pager<'p> {
     }
 
     /// What must be delivered after `run`, which its cursor has passed: the rest of its transaction, what that depends
-    /// on, the rest of the transactions that is in, and so on. Only heads are read.
+    /// on and names, the rest of the transactions that is in, and so on.
     fn unit(&self, i: usize, run: &RunHead) -> Result<Unit> {
         let mut unit = Unit::default();
         if self.cursors[i].head.as_ref().is_none_or(|next| next.txn != run.txn) {
@@ -252,10 +253,19 @@ impl<'p> Pager<'p> {
             unit.targets.insert(i, run.counter_end);
             if run.counter_start >= from {
                 wanted.extend(run.deps.iter().filter_map(|(peer, c)| Some((*self.index.get(peer)?, *c))));
+                wanted.extend(self.roots(&row)?);
             }
             last = Some(run);
         }
         Ok(())
+    }
+
+    /// What derived updates of a run name, as cursors and counters: a run need not depend on it.
+    fn roots(&self, row: &Row<'_>) -> Result<Vec<(usize, u64)>> {
+        let ops = row.bytes(11).unwrap_or_default();
+        let roots = codec::roots(&ops, &store::stored_limits())?;
+        let cursor = |root: EventId| Some((*self.index.get(&self.log.number(&root.peer)?)?, root.counter));
+        Ok(roots.into_iter().filter_map(cursor).collect())
     }
 
     /// Delivers a unit's runs, oldest first.

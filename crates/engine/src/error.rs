@@ -118,11 +118,11 @@ pub enum Error {
         /// What it names.
         root: EventId,
     },
-    /// A derived update that is not later than the event it names, or that gives that event another lamport.
+    /// A derived update whose run does not begin later than the event it names, or that gives that event another lamport.
     RootOrder {
         /// The update.
         event: EventId,
-        /// Its lamport.
+        /// The lamport its run begins with.
         lamport: u64,
         /// What it names.
         root: EventId,
@@ -175,7 +175,8 @@ impl std::fmt::Display for Error {
             Error::RootOrder { event, lamport, root, root_lamport } => {
                 write!(
                     f,
-                    "event {event} at lamport {lamport} derives from {root} at {root_lamport}, which is not older"
+                    "event {event}, of a run that begins at lamport {lamport}, derives from {root} at {root_lamport}, \
+                     which is not older"
                 )
             }
             Error::Equivocation { event, known, got } => {

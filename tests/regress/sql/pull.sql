@@ -74,3 +74,21 @@ SELECT crdt.doc_get_pending(:doc, NULL);
 SELECT crdt.doc_get_pending(:doc, '{"a": null}');
 \set VERBOSITY default
 DROP TABLE pulled;
+
+-- A later run of a push may derive from what is younger than its first one, without depending on it; a small page brings
+-- that along. Within one run it is refused: a page that begins with the run would lack it.
+SELECT crdt.create_doc('hub', 'derived') AS derived \gset
+SELECT crdt.push(:derived, '{"peer_id": "ann", "frontier": [], "events": [
+    {"peer": "ann", "counter_start": 0, "lamport_start": 20, "deps": [], "ops": [
+        {"type": "insert", "tbl": "t", "row_id": "1", "values": [["a", 1]]}]}]}') -> 'accepted' AS accepted;
+SELECT crdt.push(:derived, '{"peer_id": "eve", "frontier": [], "events": [
+    {"peer": "eve", "counter_start": 0, "lamport_start": 10, "deps": [], "ops": [
+        {"type": "insert", "tbl": "t", "row_id": "2", "values": []}]},
+    {"peer": "eve", "counter_start": 1, "lamport_start": 30, "deps": [], "ops": [
+        {"type": "update", "tbl": "t", "row_id": "1", "col": "a", "value": 2, "derived_from": ["ann", 0]}]}]}')
+    -> 'accepted' AS accepted;
+SELECT jsonb_path_query_array(plain(crdt.pull(:derived, '{"limit": 1}')), '$.events[*].peer') AS peers;
+SELECT crdt.push(:derived, '{"peer_id": "eve", "frontier": [], "events": [
+    {"peer": "eve", "counter_start": 2, "lamport_start": 40, "deps": [], "ops": [
+        {"type": "insert", "tbl": "t", "row_id": "3", "values": [["a", 1]]},
+        {"type": "update", "tbl": "t", "row_id": "3", "col": "a", "value": 2, "derived_from": ["eve", 2]}]}]}');

@@ -91,6 +91,9 @@ pub(super) fn check_bound(batch: &Batch, admitted: &mut Admitted, clock: Clock) 
 }
 
 /// The lamports of the events that derived updates name, by operation, in rising order; and L.
+///
+/// They must be older than the first event of the run, as deps are: then whoever delivers runs by the lamports of their
+/// first events has delivered what they name. A hub writes what it derives after all it derives from, in runs of its own.
 pub(super) fn find_roots(
     batch: &Batch,
     admitted: &mut Admitted,
@@ -108,8 +111,8 @@ pub(super) fn find_roots(
                 let Some(found) = lamports.get(admitted, &root.id) else {
                     return Err(Error::UnknownRoot { event: event(), root: root.id.clone() });
                 };
-                if found >= lamport || root.lamport.is_some_and(|said| said != found) {
-                    let root = root.id.clone();
+                if found >= part.lamport || root.lamport.is_some_and(|said| said != found) {
+                    let (lamport, root) = (part.lamport, root.id.clone());
                     return Err(Error::RootOrder { event: event(), lamport, root, root_lamport: found });
                 }
                 if matches!(op, OpRef::Update { origin: Origin::Rewrite(_), .. })

@@ -133,11 +133,21 @@ fn what_is_accepted() {
 
 #[test]
 fn roots_are_resolved_and_lower_the_window() {
-    let mut roots = batch(&[("c", 0, 9, &[], "=1 ~a1 ~c0"), ("a", 1, 2, &[], "=1")]);
+    let mut roots = batch(&[("c", 0, 9, &[], "=1 ~a1"), ("c", 2, 11, &[], "~c0"), ("a", 1, 2, &[], "=1")]);
     let admitted = push(&mut log(), &mut roots).unwrap();
     assert_eq!((admitted.least_effective, admitted.greatest_lamport), (2, 11));
     let lamports: Vec<_> = roots.ops.refs_mut().iter().map(|r| r.lamport).collect();
     assert_eq!(lamports, [Some(2), Some(9)]);
+}
+
+/// Whoever delivers runs by the lamports of their first events must have delivered what they name.
+#[test]
+fn roots_are_older_than_the_run() {
+    let refused = |runs: Runs<'_>| push(&mut log(), &mut batch(runs)).unwrap_err().to_string();
+    let order = r#"event ["c",2], of a run that begins at lamport 9, derives from ["c",0] at 9, which is not older"#;
+    assert_eq!(refused(&[("c", 0, 9, &[], "=1 =2 ~c0")]), order);
+    let order = r#"event ["c",1], of a run that begins at lamport 9, derives from ["d",0] at 9, which is not older"#;
+    assert_eq!(refused(&[("d", 0, 9, &[], "=1"), ("c", 0, 9, &[], "=1 ~d0")]), order);
 }
 
 /// Runs of one peer, told in random overlapping cuts and in any order, are the runs.

@@ -24,7 +24,7 @@ use std::ops::Range;
 pub(crate) use bytes::{Input, put_bytes, put_varint, text, unzigzag, zigzag};
 pub(crate) use head::{compress, expand};
 pub(crate) use read::decode_within;
-pub use read::{decode, decode_rows};
+pub use read::{decode, decode_rows, roots};
 pub use times::{Moment, write_moment};
 
 use crate::alloc;

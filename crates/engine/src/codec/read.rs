@@ -9,6 +9,7 @@ use super::name;
 use super::origins::Origins;
 use super::shapes::Shapes;
 use super::values::Column;
+use crate::EventId;
 use crate::alloc;
 use crate::error::Result;
 use crate::limits::{Budget, Limits, within};
@@ -68,6 +69,25 @@ pub fn decode_rows(
         Ok(counters)
     };
     some(into).inspect_err(|_| into.truncate(mark))
+}
+
+/// The events that a blob's derived updates name, as often as they do. Errors as for [`decode`].
+pub fn roots(bytes: &[u8], limits: &Limits) -> Result<Vec<EventId>> {
+    within("bytes of a request", bytes.len(), limits.request_bytes)?;
+    let mut budget = Budget::new(limits);
+    let (head, body) = head::open(bytes, &mut budget)?;
+    let mut roots = Vec::new();
+    if Sections::read(&body)?.get(tag::ORIGINS).is_empty() {
+        return Ok(roots);
+    }
+    let mut reader = Reader::new(&head, &body, &mut budget)?;
+    let Some(origins) = &mut reader.origins else { return Ok(roots) };
+    for _ in 0..reader.shapes.of_kind(kind::UPDATE) {
+        if let Origin::Rewrite(root) | Origin::Default(Some(root)) = origins.next()? {
+            alloc::push(&mut roots, root.id.clone())?;
+        }
+    }
+    Ok(roots)
 }
 
 /// A stream that is opened when its first value is asked for. Most are: boxing the open ones would gain nothing.

@@ -175,6 +175,11 @@ proptest! {
         let bytes = encode(&buf, 0..buf.len()).unwrap();
         assert_equal(&buf, &decoded(&bytes).unwrap());
         prop_assert_eq!(spans(&bytes).unwrap(), buf.iter().map(|op| op.span()).sum::<u64>());
+        let named = buf.iter().filter_map(|op| match op {
+            OpRef::Update { origin: Origin::Rewrite(root) | Origin::Default(Some(root)), .. } => Some(root.id.clone()),
+            _ => None,
+        });
+        prop_assert_eq!(roots(&bytes, &Limits::default()).unwrap(), named.collect::<Vec<_>>());
     }
 
     #[test]
