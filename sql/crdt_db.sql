@@ -70,10 +70,10 @@ COMMENT ON TABLE crdt.event_key IS 'Which small runs touch a row: hash of (table
 CREATE TABLE crdt.event_key_page (
     doc     bigint NOT NULL,
     page_set bigint NOT NULL,
-    first   bigint NOT NULL,
+    page    bigint NOT NULL,
     part    integer NOT NULL,
     entries bytea NOT NULL,
-    PRIMARY KEY (doc, page_set, first, part)
+    PRIMARY KEY (doc, page_set, page, part)
 );
 -- Inline and as they are; only pages that do not fit (counters of eight bytes) go out of line.
 ALTER TABLE crdt.event_key_page ALTER COLUMN entries SET STORAGE EXTERNAL;

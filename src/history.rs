@@ -1,10 +1,11 @@
 //! What happened, for people: a row's history, and what a run of the log says.
 
+use crdt_engine::codec::{self, RowSet};
 use crdt_engine::id::Dot;
 use crdt_engine::merge::{Candidate, RowView, replay_row};
 use crdt_engine::ops::{EventRef, kind};
 use crdt_engine::wire::json;
-use crdt_engine::{EventId, OpBuf, OpRef, Origin, Stamp, ValueRef, codec};
+use crdt_engine::{EventId, OpBuf, OpRef, Origin, Stamp, ValueRef};
 
 use crate::catalog::{self, Table};
 use crate::committed::{self, Log};
@@ -60,8 +61,8 @@ pub fn run_ops(args: &Args<'_>) -> Result<Out> {
 fn of_doc(table: &Table, doc: i64, row: &str, lines: &mut Rows) -> Result<()> {
     let log = Log::open(doc)?;
     let hashes = [store::row_hash(&table.alias, row)];
-    let mut wanted = |tbl: &str, id: &str| tbl == table.alias && id == row;
-    let found = store::events_on_rows(doc, &hashes, &mut wanted, Snapshot::Active)?;
+    let wanted = RowSet::new([(table.alias.as_str(), row)]);
+    let found = store::events_on_rows(doc, &hashes, &wanted, Snapshot::Active)?;
     let mut events: Vec<(Candidate<'_>, RunHead)> = Vec::new();
     for (at, (peer, counter, lamport)) in found.of.iter().enumerate() {
         // What we wrote ourselves and have not committed is nobody's history yet.

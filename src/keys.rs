@@ -3,6 +3,10 @@
 //! A run about one row carries the hash itself. A few rows are entries of a table. Many are pages of sorted entries, one
 //! set of pages a flush, in a tier by its size. Sets are merged by eights into the next tier, as in a log-structured merge
 //! tree (O'Neil et al. 1996), so that a look-up searches few of them and a write pays for its entries a few times in all.
+//!
+//! A page holds the hashes that begin with the same bits, as a bucket of a hash table does: so it is found by equality. A
+//! search for the last page that begins at or below a hash costs several times that, because PostgreSQL looks at every
+//! entry of the index's page that might do.
 
 use crdt_engine::alloc;
 
@@ -15,16 +19,19 @@ use crate::store::{Author, NewRun, get_varint, lock_class, put_varint};
 
 /// A flush that touches more rows than this indexes them as pages.
 const SMALL: usize = 16;
-/// Entries of a page: with the longest numbers a page's row stays inside a heap page, with usual ones two do.
-const PAGE_ENTRIES: usize = 512;
+/// Entries of a part of a page, at most: with the longest numbers its row stays inside a heap page.
+const PART_ENTRIES: usize = 512;
+/// Entries of a page on average, at most: seldom more than one part.
+const PAGE_ENTRIES: usize = 432;
 /// Sets of a tier that are merged into one of the next.
 const FAN: usize = 8;
 /// Entries that a set of the first tier may have; each further tier's may have [`FAN`] times as many.
 const FIRST_TIER_ENTRIES: usize = 2048;
 /// Sets of this tier are merged no further: what is merged is held in memory, a million entries at most.
 const LAST_TIER: i64 = 3;
-/// A set's number is its tier, then the next of a sequence.
+/// A set's number is its tier, then how many bits of a hash say its page, then the next of a sequence.
 const TIER_SHIFT: u32 = 56;
+const BITS_SHIFT: u32 = 48;
 
 /// One row touched by one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +45,17 @@ struct Entry {
 /// What pages know of a hash.
 fn upper_half(hash: i64) -> u32 {
     (hash as u64 >> 32) as u32
+}
+
+/// How many bits of a hash say its page in a set of so many entries.
+fn bits_for(entries: usize) -> u32 {
+    entries.div_ceil(PAGE_ENTRIES).next_power_of_two().trailing_zeros()
+}
+
+/// The page of a hash in a set.
+fn page_of(set: i64, hash: u32) -> u32 {
+    let bits = (set >> BITS_SHIFT & 0xff) as u32;
+    hash.checked_shr(32 - bits).unwrap_or(0)
 }
 
 fn count(runs: &[NewRun]) -> usize {
@@ -91,16 +109,19 @@ fn tier_of(entries: usize) -> i64 {
 fn write_set(names: &Names, pages: &Relation, doc: i64, tier: i64, entries: &mut [Entry]) {
     // Each run's keys, or each set's, are in order already: a sort that merges what it finds sorted is the faster one.
     entries.sort_by_key(|e| e.hash);
-    let set = tier << TIER_SHIFT | relation::next_value(names.page_seq);
+    let set =
+        tier << TIER_SHIFT | i64::from(bits_for(entries.len())) << BITS_SHIFT | relation::next_value(names.page_seq);
     let mut inserter = Inserter::new(pages);
-    for (part, chunk) in entries.chunks(PAGE_ENTRIES).enumerate() {
-        inserter.insert(&[
-            Field::I64(doc),
-            Field::I64(set),
-            Field::I64(i64::from(chunk[0].hash)),
-            Field::I32(part as i32),
-            Field::Bytes(&encode_page(chunk)),
-        ]);
+    for page in entries.chunk_by(|a, b| page_of(set, a.hash) == page_of(set, b.hash)) {
+        for (part, chunk) in page.chunks(PART_ENTRIES).enumerate() {
+            inserter.insert(&[
+                Field::I64(doc),
+                Field::I64(set),
+                Field::I64(i64::from(page_of(set, page[0].hash))),
+                Field::I32(part as i32),
+                Field::Bytes(&encode_page(chunk)),
+            ]);
+        }
     }
 }
 
@@ -127,10 +148,13 @@ fn take_set(names: &Names, pages: &Relation, doc: i64, set: i64, into: &mut Vec<
     let mut scan = IndexScan::new(pages, names.page_pkey, Snapshot::Committed, &keys, false);
     while let Some(row) = scan.next_row() {
         entry::check_interrupts();
-        let page = row.bytes(5).unwrap_or_default();
-        let page = Page::read(&page).ok_or_else(malformed)?;
-        alloc::reserve(into, page.hashes.len())?;
-        into.extend(page.entries());
+        row.with_bytes(5, |bytes| -> Result<()> {
+            let part = Page::read(bytes).ok_or_else(malformed)?;
+            alloc::reserve(into, part.hashes.len())?;
+            into.extend(part.entries());
+            Ok(())
+        })
+        .ok_or_else(malformed)??;
         row.delete(pages);
     }
     Ok(())
@@ -163,9 +187,12 @@ pub fn runs_touching(doc: i64, hashes: &[i64], snapshot: Snapshot) -> Result<Vec
         }
     }
     drop((single, several));
+    let mut hashes: Vec<u32> = hashes.iter().copied().map(upper_half).collect();
+    hashes.sort_unstable();
+    hashes.dedup();
     let pages = Relation::open(names.page, Lock::AccessShare);
     for set in sets_of(&names, &pages, doc, None, snapshot)? {
-        search_set(&names, &pages, (doc, set), hashes, snapshot, &mut runs)?;
+        search_set(&names, &pages, (doc, set), &hashes, snapshot, &mut runs)?;
     }
     Ok(runs)
 }
@@ -187,36 +214,37 @@ fn sets_of(names: &Names, pages: &Relation, doc: i64, tier: Option<i64>, snapsho
     Ok(sets)
 }
 
+/// Looks for hashes, given in order, in a set's pages; each page is read once.
 fn search_set(
     names: &Names,
     pages: &Relation,
     (doc, set): (i64, i64),
-    hashes: &[i64],
+    hashes: &[u32],
     snapshot: Snapshot,
     runs: &mut Vec<(i32, u64)>,
 ) -> Result<()> {
-    let key_of = |hash: u32| {
-        let first = Field::I64(i64::from(hash));
-        [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Le, first)]
+    let key_of = |page: u32| {
+        let page = Field::I64(i64::from(page));
+        [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Eq, page)]
     };
-    let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &key_of(0), true);
-    for hash in hashes.iter().copied().map(upper_half) {
-        scan.again(&key_of(hash));
+    let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &key_of(0), false);
+    for of_page in hashes.chunk_by(|a, b| page_of(set, *a) == page_of(set, *b)) {
+        entry::check_interrupts();
+        scan.again(&key_of(page_of(set, of_page[0])));
+        // A page with a row that many runs touch has several parts.
         while let Some(row) = scan.next_row() {
-            let page = row.bytes(5).unwrap_or_default();
-            for run in Page::read(&page).ok_or_else(malformed)?.find(hash) {
-                alloc::push(runs, run)?;
-            }
-            // A row touched by many runs has entries on several pages.
-            if row.i64(3) < i64::from(hash) {
-                break;
-            }
+            row.with_bytes(5, |bytes| -> Result<()> {
+                let part = Page::read(bytes).ok_or_else(malformed)?;
+                let mut found = of_page.iter().flat_map(|hash| part.find(*hash));
+                found.try_for_each(|run| Ok(alloc::push(runs, run)?))
+            })
+            .ok_or_else(malformed)??;
         }
     }
     Ok(())
 }
 
-/// A page: how many entries; their sorted hashes, four bytes each; their peers, then their first counters, each as the
+/// A part of a page: how many entries; their sorted hashes, four bytes each; their peers, then their first counters, each as the
 /// least, a width in bytes, and that many bytes each for the distance from the least.
 fn encode_page(entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::with_capacity(entries.len() * 8 + 32);
@@ -240,7 +268,7 @@ fn put_numbers(out: &mut Vec<u8>, numbers: impl Iterator<Item = u64> + Clone) {
     }
 }
 
-/// A page, read.
+/// A part of a page, read.
 struct Page<'p> {
     hashes: &'p [[u8; 4]],
     peers: Numbers<'p>,
@@ -329,6 +357,14 @@ mod tests {
     }
 
     #[test]
+    fn a_page_holds_the_hashes_that_begin_alike() {
+        let bits = |set: i64| set << BITS_SHIFT | 7;
+        assert_eq!([0, 1, 4].map(|b| page_of(bits(b), 0xabcd_ef01)), [0, 1, 0xa]);
+        assert_eq!(page_of(LAST_TIER << TIER_SHIFT | bits(8), u32::MAX), 0xff);
+        assert_eq!([1, PAGE_ENTRIES, PAGE_ENTRIES + 1, 1 << 20].map(bits_for), [0, 0, 1, 12]);
+    }
+
+    #[test]
     fn a_merge_holds_a_million_entries_at_most() {
         let most = |tier: i64| FIRST_TIER_ENTRIES * FAN.pow(tier as u32);
         for tier in 0..LAST_TIER {
@@ -354,7 +390,7 @@ mod tests {
             peer: if i == 0 { 1 } else { i32::MAX - i as i32 },
             counter: if i == 0 { 0 } else { (1 << 53) - 1 - i as u64 },
         };
-        let worst: Vec<Entry> = (0..PAGE_ENTRIES).map(entry).collect();
+        let worst: Vec<Entry> = (0..PART_ENTRIES).map(entry).collect();
         assert!(encode_page(&worst).len() < 8000, "{}", encode_page(&worst).len());
         let usual: Vec<Entry> =
             (0..PAGE_ENTRIES).map(|i| Entry { hash: i as u32, peer: 7, counter: i as u64 * 30_000 }).collect();

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crdt_engine::ValueRef;
 use crdt_engine::admit::Admitted;
+use crdt_engine::codec::RowSet;
 use crdt_engine::id::Dot;
 use crdt_engine::merge::{self, Candidate, Merged, Patch, RowMerge};
 use crdt_engine::oplog::{Found, Rows};
@@ -425,8 +426,8 @@ impl Competition {
         if let Some(least) = least {
             let index = index_of(rows, &all);
             let budget = WINDOW_RUNS + all.len() / ROWS_A_RUN;
-            let mut wanted = |tbl: &str, row: &str| index.contains_key(&(tbl, row));
-            let window = store::events_since_lamport(doc, least, budget, &mut wanted, Snapshot::Active)?;
+            let wanted = RowSet::new(rows.keys().iter().copied());
+            let window = store::events_since_lamport(doc, least, budget, &wanted, Snapshot::Active)?;
             if let Some(events) = window {
                 return Ok(Competition { found: collect(&index, &events, least)?, whole: false });
             }
@@ -444,8 +445,8 @@ impl Competition {
         let index = index_of(rows, some);
         let hashes: Vec<i64> =
             some.iter().map(|i| rows.keys()[*i]).map(|(tbl, row)| store::row_hash(tbl, row)).collect();
-        let mut wanted = |tbl: &str, row: &str| index.contains_key(&(tbl, row));
-        let events = store::events_on_rows(doc, &hashes, &mut wanted, Snapshot::Active)?;
+        let wanted = RowSet::new(index.keys().copied());
+        let events = store::events_on_rows(doc, &hashes, &wanted, Snapshot::Active)?;
         Ok(Competition { found: collect(&index, &events, 0)?, whole: false })
     }
 

@@ -262,8 +262,8 @@ impl<'p> Pager<'p> {
 
     /// What derived updates of a run name, as cursors and counters: a run need not depend on it.
     fn roots(&self, row: &Row<'_>) -> Result<Vec<(usize, u64)>> {
-        let ops = row.bytes(11).unwrap_or_default();
-        let roots = codec::roots(&ops, &store::stored_limits())?;
+        let read = |ops: &[u8]| codec::roots(ops, &store::stored_limits());
+        let roots = row.with_bytes(11, read).unwrap_or_else(|| Ok(Vec::new()))?;
         let cursor = |root: EventId| Some((*self.index.get(&self.log.number(&root.peer)?)?, root.counter));
         Ok(roots.into_iter().filter_map(cursor).collect())
     }

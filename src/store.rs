@@ -6,8 +6,9 @@ use pgrx::pg_sys::Oid;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crdt_engine::codec::{self, RowSet};
 use crdt_engine::ops::OpBuf;
-use crdt_engine::{Limits, alloc, codec};
+use crdt_engine::{Limits, alloc};
 
 use crate::catalog;
 use crate::docstate::Head;
@@ -186,7 +187,7 @@ pub fn head_of(row: &relation::Row<'_>) -> Result<RunHead> {
         txn: row.i64(7) as u64,
         at: row.i64(8),
         actor: row.text(9),
-        deps: row.bytes(10).map_or(Ok(Vec::new()), |b| decode_deps(&b))?,
+        deps: row.with_bytes(10, decode_deps).unwrap_or_else(|| Ok(Vec::new()))?,
         xmin: row.xmin(),
     })
 }
@@ -330,24 +331,22 @@ pub struct RowEvents {
     pub of: Vec<(i32, u64, u64)>,
 }
 
-/// The log's events on rows, through the index by row. `wanted` decides on table and row id; `hashes` are theirs.
-pub fn events_on_rows(
-    doc: i64,
-    hashes: &[i64],
-    wanted: &mut dyn FnMut(&str, &str) -> bool,
-    snapshot: Snapshot,
-) -> Result<RowEvents> {
+/// The log's events on rows, through the index by row. `hashes` are those of `wanted`.
+pub fn events_on_rows(doc: i64, hashes: &[i64], wanted: &RowSet<'_>, snapshot: Snapshot) -> Result<RowEvents> {
     let mut runs = keys::runs_touching(doc, hashes, snapshot)?;
     runs.sort_unstable();
     runs.dedup();
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::AccessShare);
     let mut found = RowEvents { ops: OpBuf::new(), of: Vec::new() };
-    for (peer, counter) in runs {
-        let keys =
-            [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer)), (3, Cmp::Eq, Field::I64(counter as i64))];
-        let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &keys, false);
+    let key_of = |(peer, counter): (i32, u64)| {
+        [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer)), (3, Cmp::Eq, Field::I64(counter as i64))]
+    };
+    let Some(first) = runs.first() else { return Ok(found) };
+    let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &key_of(*first), false);
+    for run in runs {
         entry::check_interrupts();
+        scan.again(&key_of(run));
         if let Some(row) = scan.next_row() {
             collect(&mut found, &row, wanted)?;
         }
@@ -355,10 +354,10 @@ pub fn events_on_rows(
     Ok(found)
 }
 
-fn collect(found: &mut RowEvents, row: &relation::Row<'_>, wanted: &mut dyn FnMut(&str, &str) -> bool) -> Result<()> {
+fn collect(found: &mut RowEvents, row: &relation::Row<'_>, wanted: &RowSet<'_>) -> Result<()> {
     let (peer, counter, lamport) = (row.i32(2), row.i64(3) as u64, row.i64(5) as u64);
-    let ops = row.bytes(11).unwrap_or_default();
-    let offsets = codec::decode_rows(&ops, &stored_limits(), wanted, &mut found.ops)?;
+    let decode = |ops: &[u8]| codec::decode_rows(ops, &stored_limits(), wanted, &mut found.ops);
+    let offsets = row.with_bytes(11, decode).unwrap_or_else(|| Ok(Vec::new()))?;
     found.of.extend(offsets.into_iter().map(|o| (peer, counter + o, lamport + o)));
     Ok(())
 }
@@ -369,7 +368,7 @@ pub fn events_since_lamport(
     doc: i64,
     lamport: u64,
     budget: usize,
-    wanted: &mut dyn FnMut(&str, &str) -> bool,
+    wanted: &RowSet<'_>,
     snapshot: Snapshot,
 ) -> Result<Option<RowEvents>> {
     let names = catalog::names()?;

@@ -8,11 +8,12 @@ use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 
+use crdt_engine::codec::{self, RowSet};
 use crdt_engine::id::Dot;
 use crdt_engine::merge::{Candidate, RowView, replay_row};
 use crdt_engine::ops::Cells;
 use crdt_engine::value::same;
-use crdt_engine::{OpBuf, ValueRef, codec};
+use crdt_engine::{OpBuf, ValueRef};
 
 use crate::buckets::{Bucket, Buckets, Source};
 use crate::capture;
@@ -128,7 +129,7 @@ impl Comparison<'_, '_> {
 
     fn read_log(&self, doc: i64, into: &mut Buckets) -> Result<()> {
         let names = catalog::names()?;
-        let alias = self.table.alias.as_str();
+        let wanted = RowSet::table(&self.table.alias);
         let rel = Relation::open(names.run, Lock::AccessShare);
         let mut scan = IndexScan::new(&rel, names.run_pkey, Snapshot::Active, &[(1, Cmp::Eq, Field::I64(doc))], false);
         let mut memory = RowMemory::new();
@@ -138,8 +139,7 @@ impl Comparison<'_, '_> {
                 let (peer, counter, lamport) = (run.i32(2), run.i64(3) as u64, run.i64(5) as u64);
                 let mut ops = OpBuf::new();
                 let bytes = run.bytes(11).unwrap_or_default();
-                let offsets =
-                    codec::decode_rows(&bytes, &store::stored_limits(), &mut |tbl, _| tbl == alias, &mut ops)?;
+                let offsets = codec::decode_rows(&bytes, &store::stored_limits(), &wanted, &mut ops)?;
                 for (op, offset) in ops.iter().zip(offsets) {
                     let source = Source { doc, peer, counter: counter + offset, lamport: lamport + offset };
                     into.put(op, source)?;

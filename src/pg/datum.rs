@@ -31,7 +31,7 @@ pub fn varlena_bytes(datum: Datum) -> Vec<u8> {
 }
 
 /// SAFETY: `datum` must be a live varlena.
-unsafe fn with_varlena<R>(datum: Datum, body: impl FnOnce(&[u8]) -> R) -> R {
+pub(super) unsafe fn with_varlena<R>(datum: Datum, body: impl FnOnce(&[u8]) -> R) -> R {
     // SAFETY: the caller's promise; a detoasted copy lives in the current memory context.
     unsafe {
         let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());

@@ -342,6 +342,12 @@ impl Row<'_> {
         self.datum(attno).map(super::datum::varlena_bytes)
     }
 
+    /// What `body` makes of a bytea or text, which is not copied where it lies in the row; `None` for NULL.
+    pub fn with_bytes<R>(&self, attno: usize, body: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        // SAFETY: the columns that are asked for are varlenas; the slot keeps the row.
+        self.datum(attno).map(|datum| unsafe { super::datum::with_varlena(datum, body) })
+    }
+
     /// A text.
     pub fn text(&self, attno: usize) -> Option<String> {
         self.bytes(attno).map(|b| String::from_utf8_lossy(&b).into_owned())

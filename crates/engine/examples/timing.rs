@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crdt_engine::codec::{self, RowSet};
 use crdt_engine::wire::{Batch, PushRequest, Run, binary, json};
-use crdt_engine::{EventId, Limits, OpBuf, ValueRef, codec};
+use crdt_engine::{EventId, Limits, OpBuf, ValueRef};
 
 const ROWS: i64 = 100_000;
 const CHUNK: usize = 512;
@@ -82,8 +83,8 @@ fn operations_as_bytes(buf: &OpBuf, values: usize) {
         });
         let few = best(|| {
             let mut into = OpBuf::new();
-            let mut wanted = |_: &str, row: &str| row == "77777";
-            blobs.iter().for_each(|b| drop(codec::decode_rows(b, &limits, &mut wanted, &mut into).unwrap()));
+            let wanted = RowSet::new([("items", "77777")]);
+            blobs.iter().for_each(|b| drop(codec::decode_rows(b, &limits, &wanted, &mut into).unwrap()));
         });
         println!("  decode {:.1} ms, of one row {:.1} ms", ms(decode), ms(few));
     }

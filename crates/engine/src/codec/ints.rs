@@ -172,6 +172,19 @@ impl<'a> Ints<'a> {
         }
     }
 
+    /// The next of them that are one step apart, `most` at most: the first, the step, and how many.
+    pub fn next_steps(&mut self, most: usize) -> Result<(i64, i64, usize)> {
+        if self.mode != RUNS {
+            return Ok((self.next()?, 0, 1));
+        }
+        self.refill()?;
+        let n = self.run.min(most as u64);
+        let first = self.base.wrapping_add(self.step);
+        self.run -= n;
+        self.base = self.base.wrapping_add(self.step.wrapping_mul(n as i64));
+        Ok((first, self.step, n as usize))
+    }
+
     fn refill(&mut self) -> Result<()> {
         if self.run == 0 {
             self.step = unzigzag(self.input.varint()?);

@@ -10,6 +10,7 @@ mod head;
 mod ints;
 mod origins;
 mod read;
+mod rows;
 mod shapes;
 mod texts;
 mod times;
@@ -25,6 +26,7 @@ pub(crate) use bytes::{Input, put_bytes, put_varint, text, unzigzag, zigzag};
 pub(crate) use head::{compress, expand};
 pub(crate) use read::decode_within;
 pub use read::{decode, decode_rows, roots};
+pub use rows::RowSet;
 pub use times::{Moment, write_moment};
 
 use crate::alloc;

@@ -7,6 +7,7 @@ use super::forms::Scratch;
 use super::head::{self, Head, Sections, tag};
 use super::name;
 use super::origins::Origins;
+use super::rows::RowSet;
 use super::shapes::Shapes;
 use super::values::Column;
 use crate::EventId;
@@ -29,7 +30,7 @@ pub(crate) fn decode_within(bytes: &[u8], budget: &mut Budget<'_>, into: &mut Op
     let from = into.len();
     let mut all = |into: &mut OpBuf| {
         let (head, body) = head::open(bytes, budget)?;
-        Reader::new(&head, &body, budget)?.append(&head, budget, into, |_, _| Ok(true))
+        Reader::new(&head, &body, budget)?.append(&head, budget, into, None)
     };
     match all(into) {
         Ok(_) => Ok(from..into.len()),
@@ -40,33 +41,20 @@ pub(crate) fn decode_within(bytes: &[u8], budget: &mut Budget<'_>, into: &mut Op
     }
 }
 
-/// Appends the operations of a blob on rows that `wanted(table, row id)` picks; for each returns how many counters of the
-/// blob come before it. `wanted` is asked once for each row operation, in order. On an error nothing stays appended. Errors as for
-/// [`decode`].
-pub fn decode_rows(
-    bytes: &[u8],
-    limits: &Limits,
-    wanted: &mut dyn FnMut(&str, &str) -> bool,
-    into: &mut OpBuf,
-) -> Result<Vec<u64>> {
+/// Appends the operations of a blob on some rows; for each returns how many counters of the blob come before it. On an
+/// error nothing stays appended. Errors as for [`decode`].
+pub fn decode_rows(bytes: &[u8], limits: &Limits, wanted: &RowSet<'_>, into: &mut OpBuf) -> Result<Vec<u64>> {
     within("bytes of a request", bytes.len(), limits.request_bytes)?;
     let mark = into.mark();
-    let mut some = |into: &mut OpBuf| {
+    let some = |into: &mut OpBuf| {
         let mut budget = Budget::new(limits);
         let (head, body) = head::open(bytes, &mut budget)?;
         let mut reader = Reader::new(&head, &body, &mut budget)?;
-        let picked = reader.pick(&head, limits, wanted)?;
-        if !picked.contains(&true) {
+        let picked = reader.pick(limits, wanted)?;
+        if picked.is_empty() {
             return Ok(Vec::new());
         }
-        let mut counters = Vec::new();
-        reader.append(&head, &mut budget, into, |i, counter| {
-            if picked[i] {
-                alloc::push(&mut counters, counter)?;
-            }
-            Ok(picked[i])
-        })?;
-        Ok(counters)
+        reader.append(&head, &mut budget, into, Some(&picked))
     };
     some(into).inspect_err(|_| into.truncate(mark))
 }
@@ -136,66 +124,77 @@ impl<'a> Reader<'a> {
         Ok(Reader { names, shapes, streams, behind, origins, opaque: Input::new(sections.get(tag::OPAQUE)) })
     }
 
-    /// For each operation whether it is wanted.
-    fn pick(&self, head: &Head, limits: &Limits, wanted: &mut dyn FnMut(&str, &str) -> bool) -> Result<Vec<bool>> {
-        let mut picked = Vec::new();
-        alloc::reserve(&mut picked, head.ops)?;
-        let mut rows: Vec<Option<Column<'a>>> = Vec::new();
+    /// The positions of the operations on wanted rows.
+    fn pick(&self, limits: &Limits, wanted: &RowSet<'_>) -> Result<Vec<usize>> {
+        // Of each stream of row ids, a reader and what is wanted of its table.
+        let mut rows = Vec::new();
         alloc::reserve(&mut rows, self.streams.len())?;
         for (stream, lazy) in self.shapes.streams.iter().zip(&self.streams) {
             let Lazy::Closed(bytes) = lazy else { continue };
-            let is_rows = stream.rows as usize == rows.len();
-            rows.push(if is_rows { Some(Column::new(bytes, stream.len)?) } else { None });
+            rows.push(match wanted.of(self.names[stream.name as usize]) {
+                Some(ids) if stream.rows as usize == rows.len() => Some((Column::new(bytes, stream.len)?, ids)),
+                _ => None,
+            });
         }
+        let (mut picked, mut from) = (Vec::new(), 0);
         let mut scratch = Scratch::new();
         for (shape, n) in self.shapes.runs() {
-            if !matches!(shape.kind, kind::INSERT | kind::UPDATE | kind::DELETE) {
-                picked.extend(std::iter::repeat_n(false, n));
-                continue;
+            match rows.get_mut(shape.rows as usize).filter(|_| shape.is_row()) {
+                Some(Some((_, ids))) if ids.all() => {
+                    alloc::reserve(&mut picked, n)?;
+                    picked.extend(from..from + n);
+                }
+                Some(Some((column, ids))) => column.find_rows(ids, (from, n), &mut scratch, limits, &mut picked)?,
+                _ => {}
             }
-            let tbl = self.names[self.shapes.streams[shape.rows as usize].name as usize];
-            let rows = rows[shape.rows as usize].as_mut().expect("a stream of row ids");
-            for _ in 0..n {
-                picked.push(wanted(tbl, rows.next_row(&mut scratch, limits)?));
-            }
+            from += n;
         }
         Ok(picked)
     }
 
-    /// Appends the operations that `wanted(index, counters before it)` picks.
+    /// Appends operations: all, or those at some positions, in order. Of these returns how many counters come before each.
     fn append(
         &mut self,
         head: &Head,
         budget: &mut Budget<'_>,
         into: &mut OpBuf,
-        mut wanted: impl FnMut(usize, u64) -> Result<bool>,
-    ) -> Result<()> {
+        only: Option<&[usize]>,
+    ) -> Result<Vec<u64>> {
         let mut syms = Vec::new();
         alloc::reserve(&mut syms, self.names.len())?;
         for name in &self.names {
             syms.push(into.intern(name)?);
         }
         within("different names", into.names(), budget.limits.names)?;
+        let mut counters = Vec::new();
+        alloc::reserve(&mut counters, only.map_or(0, <[usize]>::len))?;
         let (mut counter, mut index) = (0u64, 0);
         let mut scratch = Scratch::new();
         let shapes = std::mem::take(&mut self.shapes);
         for (shape, n) in shapes.runs() {
-            for _ in 0..n {
-                let take = wanted(index, counter)?;
-                index += 1;
-                counter = counter.saturating_add(match (shape.kind, take) {
-                    (kind::INSERT | kind::UPDATE | kind::DELETE, false) => self.pass(&shapes, shape)?,
-                    (kind::INSERT | kind::UPDATE | kind::DELETE, true) => {
-                        self.row_op(&shapes, shape, &syms, budget, into, &mut scratch)?
+            let end = index + n;
+            while index < end {
+                if let Some(positions) = only {
+                    let next = positions.get(counters.len()).map_or(end, |&at| at.min(end));
+                    if next > index {
+                        counter = counter.saturating_add(self.pass(&shapes, shape, next - index, budget, into)?);
+                        index = next;
+                        continue;
                     }
-                    (kind, take) => self.opaque_op(kind, take, budget, into)?,
+                    counters.push(counter);
+                }
+                counter = counter.saturating_add(match shape.is_row() {
+                    true => self.row_op(&shapes, shape, &syms, budget, into, &mut scratch)?,
+                    false => self.opaque_op(shape.kind, true, budget, into)?,
                 });
+                index += 1;
             }
         }
         if counter != head.spans {
             return Err(self.opaque.bad(format!("{counter} counters where the head says {}", head.spans)));
         }
-        self.opaque.done()
+        self.opaque.done()?;
+        Ok(counters)
     }
 
     #[inline]
@@ -236,14 +235,30 @@ impl<'a> Reader<'a> {
         Ok(1)
     }
 
-    /// Passes over a row operation nobody wants.
-    fn pass(&mut self, shapes: &Shapes, shape: &super::shapes::Shape) -> Result<u64> {
-        self.behind[shape.rows as usize] += 1;
-        shapes.columns(shape).iter().for_each(|&c| self.behind[c as usize] += 1);
-        if let (kind::UPDATE, Some(origins)) = (shape.kind, &mut self.origins) {
-            origins.next()?;
+    /// Passes over `n` operations of a shape that nobody wants; how many counters they take.
+    fn pass(
+        &mut self,
+        shapes: &Shapes,
+        shape: &super::shapes::Shape,
+        n: usize,
+        budget: &mut Budget<'_>,
+        into: &mut OpBuf,
+    ) -> Result<u64> {
+        if !shape.is_row() {
+            let mut counters = 0u64;
+            for _ in 0..n {
+                counters = counters.saturating_add(self.opaque_op(shape.kind, false, budget, into)?);
+            }
+            return Ok(counters);
         }
-        Ok(1)
+        self.behind[shape.rows as usize] += n;
+        shapes.columns(shape).iter().for_each(|&c| self.behind[c as usize] += n);
+        if let (kind::UPDATE, Some(origins)) = (shape.kind, &mut self.origins) {
+            for _ in 0..n {
+                origins.next()?;
+            }
+        }
+        Ok(n as u64)
     }
 
     fn opaque_op(&mut self, kind: u64, take: bool, budget: &mut Budget<'_>, into: &mut OpBuf) -> Result<u64> {

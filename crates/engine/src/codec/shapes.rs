@@ -303,6 +303,13 @@ pub(crate) struct Shape {
     ops: usize,
 }
 
+impl Shape {
+    /// Is it one of an operation on a row?
+    pub fn is_row(&self) -> bool {
+        matches!(self.kind, kind::INSERT | kind::UPDATE | kind::DELETE)
+    }
+}
+
 /// The shapes of operations that are about to be decoded.
 #[derive(Debug, Default)]
 pub(crate) struct Shapes {

@@ -206,7 +206,8 @@ proptest! {
         let bytes = encode(&buf, 0..buf.len()).unwrap();
         let wanted = |tbl: &str, row: &str| pick >> ((tbl.len() + row.len() * 7 + row.bytes().map(usize::from).sum::<usize>()) % 64) & 1 == 1;
         let mut some = OpBuf::new();
-        let counters = decode_rows(&bytes, &Limits::default(), &mut |t, r| wanted(t, r), &mut some).unwrap();
+        let rows = RowSet::new(buf.iter().filter_map(|op| op.row_key()).filter(|(t, r)| wanted(t, r)));
+        let counters = decode_rows(&bytes, &Limits::default(), &rows, &mut some).unwrap();
         let (mut expected, mut at, mut counter) = (OpBuf::new(), Vec::new(), 0);
         for op in buf.iter() {
             if op.row_key().is_some_and(|(t, r)| wanted(t, r)) {
@@ -232,7 +233,7 @@ proptest! {
             // Whatever was read can be stored and forwarded.
             Ok(_) => assert_equal(&into, &decoded(&encode(&into, 0..into.len()).unwrap()).unwrap()),
         }
-        let _ = decode_rows(&bytes, &limits, &mut |_, _| true, &mut OpBuf::new());
+        let _ = decode_rows(&bytes, &limits, &RowSet::new(buf.iter().filter_map(|op| op.row_key())), &mut OpBuf::new());
         let _ = spans(&bytes);
     }
 

@@ -16,6 +16,7 @@
 use super::bytes::{Input, put_bytes};
 use super::forms::Scratch;
 use super::ints::{self, Ints};
+use super::rows::Ids;
 use super::texts::{self, Texts};
 use super::types::{self, Types};
 use crate::alloc;
@@ -292,6 +293,33 @@ impl<'a> Column<'a> {
         let text = texts.next(scratch)?;
         within("bytes of a row id", text.len(), limits.row_id_bytes)?;
         Ok(text)
+    }
+
+    /// Passes over `n` row ids; those that are among `ids` are found at their positions, the first of them being `from`.
+    pub fn find_rows(
+        &mut self,
+        ids: &Ids<'_>,
+        (from, n): (usize, usize),
+        scratch: &mut Scratch,
+        limits: &Limits,
+        found: &mut Vec<usize>,
+    ) -> Result<()> {
+        let mut at = from;
+        if let Column::One(Typed::Text(Texts::Decimals(0, ints))) = self {
+            while at < from + n {
+                let (first, step, some) = ints.next_steps(from + n - at)?;
+                ids.positions(first, step, some, found, at)?;
+                at += some;
+            }
+            return Ok(());
+        }
+        while at < from + n {
+            if ids.has_text(self.next_row(scratch, limits)?) {
+                alloc::push(found, at)?;
+            }
+            at += 1;
+        }
+        Ok(())
     }
 
     /// Passes over `n` values.
