@@ -198,6 +198,8 @@ struct Statement<'t> {
     /// Inserts of key changes, which come after all deletes.
     late: FxHashMap<i64, OpBuf>,
     names: FxHashMap<i64, Symbols>,
+    /// Columns that a row's update changed.
+    changed: Vec<usize>,
     row: String,
     text: String,
     other: String,
@@ -244,6 +246,7 @@ impl<'t> Statement<'t> {
             own,
             late: FxHashMap::default(),
             names: FxHashMap::default(),
+            changed: Vec::new(),
             row: String::new(),
             text: String::new(),
             other: String::new(),
@@ -377,27 +380,31 @@ impl<'t> Statement<'t> {
     }
 
     fn update(&mut self, old: Tuple<'_>, new: Tuple<'_>) -> Result<()> {
+        let columns = &self.table.columns;
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.clear();
+        changed.extend((0..columns.len()).filter(|&i| !same(&columns[i], old, new)));
+        if !changed.is_empty() {
+            self.update_columns(new, &changed)?;
+        }
+        self.changed = changed;
+        Ok(())
+    }
+
+    fn update_columns(&mut self, new: Tuple<'_>, changed: &[usize]) -> Result<()> {
         let table = self.table;
-        let mut doc = None;
-        for (i, column) in table.columns.iter().enumerate() {
-            if same(column, old, new) {
-                continue;
-            }
-            let doc = match doc {
-                Some(doc) => doc,
-                None => {
-                    self.read_row_id(new);
-                    *doc.insert(self.doc_of(new)?)
-                }
-            };
-            self.note(doc, Some(&column.name));
-            let row = std::mem::take(&mut self.row);
-            let mut text = std::mem::take(&mut self.text);
-            let (ops, symbols) = self.symbols(doc);
+        self.read_row_id(new);
+        let doc = self.doc_of(new)?;
+        changed.iter().for_each(|&i| self.note(doc, Some(&table.columns[i].name)));
+        let row = std::mem::take(&mut self.row);
+        let mut text = std::mem::take(&mut self.text);
+        let (ops, symbols) = self.symbols(doc);
+        for &i in changed {
+            let column = &table.columns[i];
             let value = new.attr(column.attno).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, &mut text));
             ops.update(symbols.tbl, &row, symbols.cols[i], value, Origin::Explicit)?;
-            (self.row, self.text) = (row, text);
         }
+        (self.row, self.text) = (row, text);
         Ok(())
     }
 

@@ -71,9 +71,12 @@ pub fn row_hash(tbl: &str, row: &str) -> i64 {
 /// Where a run that starts at operation `from` ends.
 pub fn cut(ops: &OpBuf, from: usize, to: usize) -> usize {
     let to = to.min(from + RUN_OPS);
+    if ops.weight(from..to) <= RUN_BYTES {
+        return to;
+    }
     let mut bytes = 0;
     for i in from..to {
-        bytes += ops.weight(i);
+        bytes += ops.weight(i..i + 1);
         if bytes > RUN_BYTES && i > from {
             return i;
         }
@@ -84,12 +87,13 @@ pub fn cut(ops: &OpBuf, from: usize, to: usize) -> usize {
 /// Encodes operations `from..to` of a buffer as a run.
 pub fn encode(ops: &OpBuf, from: usize, to: usize, counter_start: u64, lamport_start: u64) -> Result<NewRun> {
     let mut keys = Vec::new();
-    let mut last = None;
-    for key in (from..to).filter_map(|i| ops.row_key(i)) {
+    for i in from..to {
         // Several updates of one row mostly follow each other.
-        if last != Some(key) {
-            alloc::push(&mut keys, row_hash(key.0, key.1))?;
-            last = Some(key);
+        if i > from && ops.shares_row(i) {
+            continue;
+        }
+        if let Some((tbl, row)) = ops.row_key(i) {
+            alloc::push(&mut keys, row_hash(tbl, row))?;
         }
     }
     keys.sort_unstable();

@@ -534,17 +534,18 @@ pub fn same_datum(ty: &TypeInfo, a: Datum, b: Datum) -> bool {
     // SAFETY: live values of this type.
     unsafe {
         if ty.len == -1 {
-            let (a, b) = (a.cast_mut_ptr::<pg_sys::varlena>(), b.cast_mut_ptr::<pg_sys::varlena>());
-            if a == b {
+            if a.value() == b.value() {
                 return true;
             }
-            let (n, m) = (pgrx::varlena::varsize_any(a), pgrx::varlena::varsize_any(b));
-            if n == m {
-                let (x, y) =
-                    (std::slice::from_raw_parts(a.cast::<u8>(), n), std::slice::from_raw_parts(b.cast::<u8>(), m));
-                if x == y {
-                    return true;
-                }
+            if let Some((x, y)) = forms::inline(a).zip(forms::inline(b)) {
+                return x == y;
+            }
+            let image = |d: Datum| {
+                let at = d.cast_mut_ptr::<pg_sys::varlena>();
+                std::slice::from_raw_parts(at.cast::<u8>(), pgrx::varlena::varsize_any(at))
+            };
+            if image(a) == image(b) {
+                return true;
             }
         }
         unbound::datum_image_eq(a, b, ty.by_value, i32::from(ty.len))

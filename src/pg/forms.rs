@@ -2,8 +2,6 @@
 //! [`super::datum::PinnedSettings`], at a fifth of the cost. What is not plain (infinities, years beyond 9999 or before 1)
 //! is left to the output functions.
 
-use std::fmt::Write;
-
 use crdt_engine::codec::{Moment, write_moment};
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -87,7 +85,8 @@ fn numeric(stored: &[u8], out: &mut String) -> bool {
     if negative {
         out.push('-');
     }
-    let _ = write!(out, "{}", digit(weight.max(0)).unwrap_or(0));
+    let first = digit(weight.max(0)).unwrap_or(0);
+    push_last_digits(out, first, first.checked_ilog10().unwrap_or(0) as usize + 1);
     for power in (0..weight).rev() {
         push_digits(out, digit(power).unwrap_or(0), DIGITS);
     }
@@ -102,6 +101,13 @@ fn numeric(stored: &[u8], out: &mut String) -> bool {
         (left, power) = (left - now, power - 1);
     }
     true
+}
+
+/// Writes the last so many of a digit's four decimals.
+fn push_last_digits(out: &mut String, digit: u16, count: usize) {
+    for power in (0..count as u32).rev() {
+        out.push(char::from(b'0' + (digit / 10u16.pow(power) % 10) as u8));
+    }
 }
 
 /// Writes the first so many of a digit's four decimals.

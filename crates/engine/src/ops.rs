@@ -157,7 +157,7 @@ impl<'a> Cells<'a> {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     from: u32,
     to: u32,
@@ -419,15 +419,24 @@ impl OpBuf {
         }
     }
 
-    /// The bytes of the texts of the operation at `index`, eight for any other value.
-    pub fn weight(&self, index: usize) -> usize {
-        let op = &self.ops[index];
+    /// Is the operation at `index` on the row of the one before it? False may also mean that one row's id is kept twice.
+    pub fn shares_row(&self, index: usize) -> bool {
+        let [before, op] = [&self.ops[index - 1], &self.ops[index]];
+        let on_row = |op: &Op| !matches!(op.kind, Kind::Opaque { .. });
+        (before.tbl, before.row) == (op.tbl, op.row) && on_row(before) && on_row(op)
+    }
+
+    /// The bytes of the texts of a range of operations, eight for any other value.
+    pub fn weight(&self, range: Range<usize>) -> usize {
         let span = |s: Span| (s.to - s.from) as usize;
         let cell = |cell: &Cell| match cell.value {
             Stored::Text(s) | Stored::Json(s) => span(s),
             _ => 8,
         };
-        span(op.row) + self.stored_cells(op).iter().map(cell).sum::<usize>()
+        let ops = &self.ops[range];
+        let (Some(first), Some(last)) = (ops.first(), ops.last()) else { return 0 };
+        let cells = &self.cells[first.cells_from as usize..last.cells_to as usize];
+        ops.iter().map(|op| span(op.row)).sum::<usize>() + cells.iter().map(cell).sum::<usize>()
     }
 
     /// All operations, in order.

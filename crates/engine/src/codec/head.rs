@@ -15,7 +15,7 @@ const VERSION: u8 = 1;
 /// Critical feature: the body is its length as a varint and one LZ4 block.
 const LZ4: u64 = 1;
 /// Bodies below do not gain enough to be worth an attempt.
-const LZ4_FROM: usize = 200;
+pub(super) const LZ4_FROM: usize = 200;
 /// LZ4 cannot expand more: whoever announces more wants our memory.
 const LZ4_RATIO: usize = 255;
 
@@ -93,10 +93,9 @@ pub(crate) fn expand(input: &mut Input<'_>, budget: &mut Budget<'_>) -> Result<V
     }
 }
 
-/// A blob from its head and body.
-pub(super) fn seal(head: Head, body: &[u8]) -> Result<Vec<u8>> {
+/// A blob from its head and body, and the body compressed where that was worth it.
+pub(super) fn seal(head: Head, body: &[u8], packed: Option<Vec<u8>>) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    let packed = compress(body)?;
     alloc::reserve(&mut out, packed.as_ref().map_or(body.len(), Vec::len) + 48)?;
     match packed {
         Some(packed) => {

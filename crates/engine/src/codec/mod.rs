@@ -52,7 +52,12 @@ pub struct Encoder {
     stream: Vec<u8>,
     ends: Vec<usize>,
     values: Vec<Stored>,
+    /// Bodies that will not be compressed: like follows like, and trying is a sixth of the cost of encoding.
+    untried: u32,
 }
+
+/// So many bodies are not tried after one that did not get smaller.
+const UNTRIED: u32 = 7;
 
 /// Memory that an encoder keeps for the next range, in bytes.
 const KEPT: usize = 256 << 10;
@@ -62,7 +67,7 @@ impl Encoder {
     pub fn encode(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<Vec<u8>> {
         let encoded = self.encode_range(buf, range);
         if self.held() > KEPT {
-            *self = Encoder::default();
+            *self = Encoder { untried: self.untried, ..Encoder::default() };
         }
         encoded
     }
@@ -83,7 +88,21 @@ impl Encoder {
         self.put_section(tag::ORIGINS)?;
         let spans = put_opaque(&mut self.section, buf, range.clone())?;
         self.put_section(tag::OPAQUE)?;
-        head::seal(Head { ops: range.len(), spans }, &self.body)
+        let packed = self.compress()?;
+        head::seal(Head { ops: range.len(), spans }, &self.body, packed)
+    }
+
+    /// The body compressed, where that pays.
+    fn compress(&mut self) -> Result<Option<Vec<u8>>> {
+        if self.untried > 0 {
+            self.untried -= 1;
+            return Ok(None);
+        }
+        let packed = head::compress(&self.body)?;
+        if packed.is_none() && self.body.len() >= head::LZ4_FROM {
+            self.untried = UNTRIED;
+        }
+        Ok(packed)
     }
 
     /// Appends a section to the body unless it is empty, and empties it.
