@@ -259,21 +259,21 @@ impl<'t> Statement<'t> {
         row_id(self.table, tuple, &mut self.row, &mut self.text, &mut self.other);
     }
 
-    fn doc_of(&mut self, tuple: Tuple<'_>) -> Result<i64> {
+    /// The doc of a row; `None` when its doc column is null: a row that was written while nobody looked.
+    fn doc_of(&mut self, tuple: Tuple<'_>) -> Result<Option<i64>> {
         if let Some(doc) = self.table.doc {
-            return Ok(doc);
+            return Ok(Some(doc));
         }
         let column = &self.table.columns[self.table.doc_column.expect("no doc, so a column names it")];
-        let Some(value) = tuple.attr(column.attno) else {
-            return Err(Error::new(
-                state::NO_DOC_VALUE,
-                format!("column \"{}\" of table {} names each row's doc and is null", column.name, self.table.sql_name),
-            )
-            .hint("Give the row a doc, and make the column NOT NULL."));
-        };
+        let Some(value) = tuple.attr(column.attno) else { return Ok(None) };
         let value = datum::to_value(&column.ty, value, &mut self.text);
         let name = datum::key_text(value, &mut self.other).to_owned();
-        doc_by_name(&name)
+        doc_by_name(&name).map(Some)
+    }
+
+    /// The doc of a row that is being written.
+    fn doc_of_new(&mut self, tuple: Tuple<'_>) -> Result<i64> {
+        self.doc_of(tuple)?.ok_or_else(|| no_doc(self.table))
     }
 
     /// Notes that this statement wrote a row; `None` as column: all of it.
@@ -302,7 +302,7 @@ impl<'t> Statement<'t> {
 
     fn insert(&mut self, tuple: Tuple<'_>) -> Result<()> {
         self.read_row_id(tuple);
-        let doc = self.doc_of(tuple)?;
+        let doc = self.doc_of_new(tuple)?;
         self.note(doc, None);
         let table = self.table;
         let row = std::mem::take(&mut self.row);
@@ -319,7 +319,7 @@ impl<'t> Statement<'t> {
 
     fn delete(&mut self, tuple: Tuple<'_>) -> Result<()> {
         self.read_row_id(tuple);
-        let doc = self.doc_of(tuple)?;
+        let Some(doc) = self.doc_of(tuple)? else { return Ok(()) };
         self.note(doc, None);
         let row = std::mem::take(&mut self.row);
         let (ops, symbols) = self.symbols(doc);
@@ -394,7 +394,7 @@ impl<'t> Statement<'t> {
     fn update_columns(&mut self, new: Tuple<'_>, changed: &[usize]) -> Result<()> {
         let table = self.table;
         self.read_row_id(new);
-        let doc = self.doc_of(new)?;
+        let doc = self.doc_of_new(new)?;
         changed.iter().for_each(|&i| self.note(doc, Some(&table.columns[i].name)));
         let row = std::mem::take(&mut self.row);
         let mut text = std::mem::take(&mut self.text);
@@ -411,7 +411,7 @@ impl<'t> Statement<'t> {
     /// A key change's new row, to be appended after all deletes.
     fn insert_late(&mut self, new: Tuple<'_>) -> Result<()> {
         self.read_row_id(new);
-        let doc = self.doc_of(new)?;
+        let doc = self.doc_of_new(new)?;
         self.note(doc, None);
         let ops = self.late.entry(doc).or_default();
         let tbl = ops.sym(&self.table.alias);
@@ -436,7 +436,7 @@ impl<'t> Statement<'t> {
         while let Some(old) = old_rows.next_tuple() {
             memory.row(|| {
                 self.read_row_id(old);
-                let doc = self.doc_of(old)?;
+                let Some(doc) = self.doc_of(old)? else { return Ok(()) };
                 index.insert((doc, self.row.clone()), side.len());
                 self.remember(old, &mut side)
             })?;
@@ -447,7 +447,7 @@ impl<'t> Statement<'t> {
         while let Some(new) = new_rows.next_tuple() {
             memory.row(|| {
                 self.read_row_id(new);
-                let doc = self.doc_of(new)?;
+                let doc = self.doc_of_new(new)?;
                 match index.remove(&(doc, self.row.clone())) {
                     None => self.insert_late(new),
                     Some(at) => self.update_against(new, doc, &side, at),
@@ -526,7 +526,10 @@ impl<'t> Statement<'t> {
     fn truncated(&mut self, mut texts: Vec<Option<String>>) -> Result<()> {
         let doc = match self.table.doc {
             Some(doc) => doc,
-            None => doc_by_name(texts.pop().flatten().as_deref().unwrap_or_default())?,
+            None => match texts.pop().flatten() {
+                Some(name) => doc_by_name(&name)?,
+                None => return Ok(()),
+            },
         };
         let texts: Vec<String> = texts.into_iter().map(Option::unwrap_or_default).collect();
         self.row = join_key(&texts);
@@ -587,7 +590,7 @@ impl<'t> Statement<'t> {
         for ((doc, row), touched) in &rows {
             let ops = &mut self.lent.get_doc(*doc).ops;
             let tbl = ops.sym(&table.alias);
-            let now = state.get(row).filter(|r| r.doc == *doc);
+            let now = state.get(row).filter(|r| r.doc == Some(*doc));
             match (now, touched) {
                 (None, _) => ops.delete(tbl, row)?,
                 (Some(now), Touched::Whole) => ops.push(now.ops.get(0))?,
@@ -659,6 +662,16 @@ impl Rows {
     }
 }
 
+/// A row's doc column is null.
+pub fn no_doc(table: &Table) -> Error {
+    let column = table.doc_column.map_or("", |i| &table.columns[i].name);
+    Error::new(
+        state::NO_DOC_VALUE,
+        format!("column \"{column}\" of table {} names each row's doc and is null", table.sql_name),
+    )
+    .hint("Give the row a doc, and make the column NOT NULL.")
+}
+
 fn missing_transition_table() -> Error {
     Error::new(state::INTERNAL, "crdt.capture() was called without transition tables")
         .hint("Its triggers are made by crdt.track(); do not make them by hand.")
@@ -714,8 +727,8 @@ pub fn doc_by_name(name: &str) -> Result<i64> {
 
 /// One row as the table shows it.
 pub struct RowNow {
-    /// The doc it belongs to.
-    pub doc: i64,
+    /// The doc it belongs to; `None` when its doc column is null or names a doc that is not there.
+    pub doc: Option<i64>,
     /// One insert with all columns.
     pub ops: OpBuf,
 }
@@ -758,7 +771,7 @@ fn read_these_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, 
 
 /// One row of a query for all of a table's columns, as its row id and an insert. Its doc is made at need.
 pub fn row_now(table: &Table, rows: &spi::Rows, i: usize) -> Result<(String, RowNow)> {
-    row_of(table, rows, i, doc_by_name)
+    row_of(table, rows, i, |name| doc_by_name(name).map(Some))
 }
 
 /// The same; `doc_named` tells the doc that a doc column names.
@@ -766,7 +779,7 @@ pub fn row_of(
     table: &Table,
     rows: &spi::Rows,
     i: usize,
-    doc_named: impl FnOnce(&str) -> Result<i64>,
+    doc_named: impl FnOnce(&str) -> Result<Option<i64>>,
 ) -> Result<(String, RowNow)> {
     let (mut text, mut other) = (String::new(), String::new());
     let mut value_text = |index: usize| {
@@ -776,8 +789,8 @@ pub fn row_of(
     };
     let texts: Vec<String> = table.key.iter().map(|k| value_text(*k).unwrap_or_default()).collect();
     let doc = match (table.doc, table.doc_column) {
-        (Some(doc), _) => doc,
-        (None, Some(column)) => doc_named(&value_text(column).unwrap_or_default())?,
+        (Some(doc), _) => Some(doc),
+        (None, Some(column)) => value_text(column).map_or(Ok(None), |name| doc_named(&name))?,
         (None, None) => unreachable!("a table has a doc or a doc column"),
     };
     let row = join_key(&texts);

@@ -86,7 +86,8 @@ fn delete_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
     spi::connect(|c| {
         c.each_now(&sql, &[], |rows, i| {
             let (row, now) = capture::row_now(&part, rows, i)?;
-            capture::append(now.doc, |ops| {
+            let Some(doc) = now.doc else { return Ok(()) };
+            capture::append(doc, |ops| {
                 let tbl = ops.sym(&table.alias);
                 Ok(ops.delete(tbl, &row)?)
             })

@@ -127,7 +127,7 @@ impl Deriving<'_, '_> {
         match (row.action, seen.alive) {
             (Action::Delete, Some(true)) => self.revived(table, row.row, seen),
             (Action::Delete, _) => Ok(()),
-            (Action::Insert | Action::Reset, None) if now.is_none_or(|n| n.doc != self.doc) => {
+            (Action::Insert | Action::Reset, None) if now.is_none_or(|n| n.doc != Some(self.doc)) => {
                 self.gone(table, row.row)
             }
             (_, Some(false)) => self.gone(table, row.row),

@@ -133,10 +133,10 @@ pub fn of_table(table: &Table) -> Result<FxHashMap<(i64, String), String>> {
 
 /// Where a row stands both in the table and in the doc, the table is what people saw last: its differing cells are
 /// written as updates.
-pub fn differences(table: &Table, row: &str, now: &RowNow, known: &FxHashMap<(i64, String), String>) -> Result<()> {
-    let cells = cells_of(table, row, &known[&(now.doc, row.to_owned())])?;
+pub fn differences(table: &Table, doc: i64, row: &str, now: &RowNow, known: &str) -> Result<()> {
+    let cells = cells_of(table, row, known)?;
     let OpRef::Insert { cells: held, .. } = cells.get(0) else { unreachable!("one insert") };
-    capture::append(now.doc, |ops| {
+    capture::append(doc, |ops| {
         let tbl = ops.sym(&table.alias);
         for column in &table.columns {
             let shown = now.cell(&column.name).unwrap_or(ValueRef::Null);

@@ -280,10 +280,11 @@ pub fn adopt_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
         spi::connect(|c| {
             c.each_now(&sql, &[], |rows, i| {
                 let (row_id, row) = capture::row_now(table, rows, i)?;
-                if known.contains_key(&(row.doc, row_id.clone())) {
-                    return generic::differences(table, &row_id, &row, &known);
+                let doc = row.doc.ok_or_else(|| capture::no_doc(table))?;
+                if let Some(held) = known.get(&(doc, row_id.clone())) {
+                    return generic::differences(table, doc, &row_id, &row, held);
                 }
-                capture::append(row.doc, |ops| Ok(ops.push(row.ops.get(0))?))
+                capture::append(doc, |ops| Ok(ops.push(row.ops.get(0))?))
             })
         })
     })

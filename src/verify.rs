@@ -76,10 +76,10 @@ pub fn verify(args: &Args<'_>) -> Result<Out> {
     Ok(Out::Null)
 }
 
-/// What is done about a row of a table with a doc column that names a doc which does not exist.
+/// What is done about a row of a table with a doc column that names a doc which does not exist, or none.
 #[derive(Clone, Copy)]
 pub enum Docs {
-    /// It is made.
+    /// It is made; none is an error.
     Make,
     /// The row has no doc, and nothing in the log: for those who only look.
     Find,
@@ -89,10 +89,19 @@ pub enum Docs {
 const NO_DOC: i64 = i64::MIN;
 
 impl Docs {
-    fn named(self, name: &str) -> Result<i64> {
+    fn named(self, name: &str) -> Result<Option<i64>> {
         match self {
-            Docs::Make => catalog::ensure_doc(name),
-            Docs::Find => Ok(catalog::find_doc(name)?.unwrap_or(NO_DOC)),
+            Docs::Make => catalog::ensure_doc(name).map(Some),
+            Docs::Find => catalog::find_doc(name),
+        }
+    }
+
+    /// The number of a row's doc.
+    fn number(self, table: &Table, doc: Option<i64>) -> Result<i64> {
+        match (doc, self) {
+            (Some(doc), _) => Ok(doc),
+            (None, Docs::Find) => Ok(NO_DOC),
+            (None, Docs::Make) => Err(capture::no_doc(table)),
         }
     }
 }
@@ -159,7 +168,7 @@ impl Comparison<'_, '_> {
                 c.each_now(&sql, &[], |rows, i| {
                     memory.row(|| {
                         let (_, now) = capture::row_of(self.table, rows, i, |name| self.docs.named(name))?;
-                        let source = Source { doc: now.doc, ..Source::default() };
+                        let source = Source { doc: self.docs.number(self.table, now.doc)?, ..Source::default() };
                         into.put(now.ops.get(0), source)
                     })
                 })
