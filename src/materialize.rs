@@ -424,12 +424,11 @@ impl Competition {
         let _now = xact::ActiveSnapshot::push_latest();
         let all: Vec<usize> = (0..rows.keys().len()).collect();
         if let Some(least) = least {
-            let index = index_of(rows, &all);
             let budget = WINDOW_RUNS + all.len() / ROWS_A_RUN;
             let wanted = RowSet::new(rows.keys().iter().copied());
             let window = store::events_since_lamport(doc, least, budget, &wanted, Snapshot::Active)?;
             if let Some(events) = window {
-                return Ok(Competition { found: collect(&index, &events, least)?, whole: false });
+                return Ok(Competition { found: collect(rows, &events, least)?, whole: false });
             }
         }
         let whole = Self::of_some(doc, rows, &all)?;
@@ -442,12 +441,11 @@ impl Competition {
             return Ok(Competition { found: Found::new(), whole: false });
         }
         let _now = xact::ActiveSnapshot::push_latest();
-        let index = index_of(rows, some);
-        let hashes: Vec<i64> =
-            some.iter().map(|i| rows.keys()[*i]).map(|(tbl, row)| store::row_hash(tbl, row)).collect();
-        let wanted = RowSet::new(index.keys().copied());
+        let keys = || some.iter().map(|i| rows.keys()[*i]);
+        let hashes: Vec<i64> = keys().map(|(tbl, row)| store::row_hash(tbl, row)).collect();
+        let wanted = RowSet::new(keys());
         let events = store::events_on_rows(doc, &hashes, &wanted, Snapshot::Active)?;
-        Ok(Competition { found: collect(&index, &events, 0)?, whole: false })
+        Ok(Competition { found: collect(rows, &events, 0)?, whole: false })
     }
 
     fn len(&self) -> usize {
@@ -455,15 +453,9 @@ impl Competition {
     }
 }
 
-type RowIndex<'r> = FxHashMap<(&'r str, &'r str), usize>;
-
-fn index_of<'r>(rows: &Rows<'r>, some: &[usize]) -> RowIndex<'r> {
-    some.iter().map(|i| (rows.keys()[*i], *i)).collect()
-}
-
 /// The events with an effective lamport of at least `least`, by row. A run that reaches `least` may begin below it: what
 /// is older must not be taken for part of the window.
-fn collect(index: &RowIndex<'_>, events: &RowEvents, least: u64) -> Result<Found> {
+fn collect(rows: &Rows<'_>, events: &RowEvents, least: u64) -> Result<Found> {
     let mut names: FxHashMap<i32, String> = FxHashMap::default();
     for (peer, _, _) in &events.of {
         if !names.contains_key(peer) {
@@ -472,11 +464,11 @@ fn collect(index: &RowIndex<'_>, events: &RowEvents, least: u64) -> Result<Found
     }
     let mut found = Found::new();
     for (op, (peer, counter, lamport)) in events.ops.iter().zip(&events.of) {
-        if let Some(row) = op.row_key().and_then(|key| index.get(&key)) {
+        if let Some(row) = op.row_key().and_then(|key| rows.keys().binary_search(&key).ok()) {
             let dot = Dot { lamport: *lamport, peer: &names[peer], counter: *counter };
             let event = Candidate { op, dot };
             if event.effective_lamport() >= least {
-                found.push(*row, event)?;
+                found.push(row, event)?;
             }
         }
     }
