@@ -11,16 +11,29 @@ use crate::pg::function::{Args, Out};
 use crate::pg::relation::{Lock, Relation, quote};
 use crate::pg::spi::{self, Connection, Param};
 use crate::pg::{datum, types, xact};
+use crate::repair;
 use crate::track;
 
-/// Partitions of tracked tables whose triggers are not all there, or that have left: `(relid, root, state)`.
+/// Partitions of tracked tables whose triggers are not all there, or that have left: `(relid, root, state)`. From the catalog's
+/// rows: a function that walks partitions would lock them, and two sessions that alter two tables would deadlock.
 const CHANGED: &str = "\
-    SELECT t.relid, tt.tbl, 'new' FROM crdt.tracked_table AS tt, pg_catalog.pg_partition_tree(tt.tbl) AS t \
+    WITH RECURSIVE tree (relid, root) AS ( \
+        SELECT tbl::oid, tbl::oid FROM crdt.tracked_table \
+         UNION ALL \
+        SELECT c.oid, t.root FROM tree AS t JOIN pg_catalog.pg_inherits AS i ON i.inhparent = t.relid \
+          JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid WHERE c.relispartition) \
+    SELECT t.relid, t.root, 'new' FROM tree AS t \
      WHERE NOT EXISTS (SELECT 1 FROM crdt.tracked_partition AS p WHERE p.relid = t.relid) \
      UNION ALL \
     SELECT p.relid, p.root, CASE WHEN c.oid IS NULL THEN 'dropped' ELSE 'left' END \
       FROM crdt.tracked_partition AS p LEFT JOIN pg_catalog.pg_class AS c ON c.oid = p.relid \
-     WHERE p.relid <> p.root AND (c.oid IS NULL OR pg_catalog.pg_partition_root(p.relid) IS DISTINCT FROM p.root)";
+     WHERE NOT EXISTS (SELECT 1 FROM tree AS t WHERE t.relid = p.relid AND t.root = p.root)";
+
+/// Tracked tables that have become what `crdt.track` refuses: a partition, an unlogged table, one with children.
+const UNTRACKABLE: &str = "\
+    SELECT t.tbl FROM crdt.tracked_table AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tbl \
+     WHERE c.relpersistence <> 'p' OR c.relispartition OR c.relkind = 'r' \
+       AND EXISTS (SELECT 1 FROM pg_catalog.pg_inherits AS i WHERE c.oid IN (i.inhrelid, i.inhparent))";
 
 /// `crdt.on_ddl()`, an event trigger at the end of every command that makes, alters or drops a table. What another session
 /// is dropping at the same time is its business.
@@ -34,6 +47,11 @@ pub fn on_ddl(_args: &Args<'_>) -> Result<Out> {
                      WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class AS r WHERE r.oid = t.{relid})"
                 );
                 c.run(&gone, &[], false)?;
+            }
+            let lost = c.run(UNTRACKABLE, &[], false)?;
+            for i in 0..lost.len() {
+                let rel = Relation::open(lost.oid(i, 1).expect("a key"), Lock::AccessShare);
+                track::check_trackable(&rel).map_err(|e| e.hint("It is tracked: crdt.untrack it first."))?;
             }
             let changed = c.run(CHANGED, &[], false)?;
             for i in 0..changed.len() {
@@ -98,6 +116,5 @@ fn delete_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
 fn dropped(c: &Connection, relid: Oid, root: Oid) -> Result<()> {
     let Some(_root) = Relation::try_open(root, Lock::ShareRowExclusive) else { return Ok(()) };
     c.run("DELETE FROM crdt.tracked_partition WHERE relid = $1", &[Param::regclass(relid)], false)?;
-    c.run("SELECT crdt.repair($1, 'log')", &[Param::regclass(root)], false)?;
-    Ok(())
+    repair::forget_missing(&catalog::tracked(root)?)
 }

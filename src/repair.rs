@@ -41,6 +41,15 @@ fn repair_log(table: &Rc<Table>) -> Result<i64> {
     Ok(events)
 }
 
+/// Rows that the log still shows and the table does not are deleted: they went with a partition.
+pub fn forget_missing(table: &Rc<Table>) -> Result<()> {
+    lock_writers_out(table)?;
+    differences(table, Docs::Make, &mut |difference| match difference.what {
+        What::OnlyInLog(_) => capture::append(difference.doc, |ops| agree(ops, table, &difference)),
+        _ => Ok(()),
+    })
+}
+
 /// Appends the operation after which the log shows what the table shows.
 fn agree(ops: &mut OpBuf, table: &Table, difference: &Difference) -> Result<()> {
     let tbl = ops.sym(&table.alias);
@@ -75,7 +84,7 @@ struct Need<'d> {
 }
 
 /// Writes the table, so that it agrees with the log; how many disagreements there were. What defaults and triggers make
-/// of it are events of this database.
+/// of it are events of this database, and so is a cell of which the log says nothing: the default of a new column.
 fn repair_table(table: &Rc<Table>) -> Result<i64> {
     let mut found = Vec::new();
     differences(table, Docs::Make, &mut |difference| {
@@ -84,6 +93,10 @@ fn repair_table(table: &Rc<Table>) -> Result<i64> {
     })?;
     let mut by_doc: BTreeMap<i64, BTreeMap<&str, Need<'_>>> = BTreeMap::new();
     for difference in &found {
+        if let What::Cell { in_log: None, .. } = difference.what {
+            capture::append(difference.doc, |ops| agree(ops, table, difference))?;
+            continue;
+        }
         need(table, difference, by_doc.entry(difference.doc).or_default())?;
     }
     for (doc, rows) in &by_doc {
