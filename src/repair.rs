@@ -12,9 +12,8 @@ use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
 use crate::generic;
 use crate::pg::function::{Args, Out};
-use crate::pg::spi;
 use crate::track;
-use crate::verify::{Difference, Docs, JSON_DEPTH, What, differences};
+use crate::verify::{self, Difference, Docs, JSON_DEPTH, What, differences};
 
 /// `crdt.repair(tbl, direction)`
 pub fn repair(args: &Args<'_>) -> Result<Out> {
@@ -73,8 +72,7 @@ fn agree(ops: &mut OpBuf, table: &Table, difference: &Difference) -> Result<()> 
 
 /// A table that is being repaired must not change meanwhile, nor any partition of it.
 fn lock_writers_out(table: &Table) -> Result<()> {
-    let sql = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table.sql_name);
-    spi::as_role(catalog::names()?.owner, || spi::connect(|c| c.run(&sql, &[], false).map(|_| ())))
+    verify::lock(table, "SHARE ROW EXCLUSIVE")
 }
 
 /// What one row needs, with its values parsed.
