@@ -168,7 +168,8 @@ fn exists(sql: &str, relid: Oid) -> Result<bool> {
     })
 }
 
-fn check_doc_column(rel: &Relation, name: &str) -> Result<()> {
+/// Errors with 42703 when a table does not have the column that is to name its docs.
+pub fn check_doc_column(rel: &Relation, name: &str) -> Result<()> {
     if types::columns(rel).iter().any(|c| c.name == name) {
         return Ok(());
     }
