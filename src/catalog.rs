@@ -87,6 +87,11 @@ impl Table {
         indices.iter().filter_map(find).collect()
     }
 
+    /// Is what is known of it doubtful when this relation has changed?
+    fn depends_on(&self, relid: u32) -> bool {
+        self.root.to_u32() == relid || self.columns.iter().any(|c| c.ty.is_made_of(relid))
+    }
+
     /// Does the key hold this column?
     pub fn is_key(&self, name: &str) -> bool {
         self.key.iter().any(|k| self.columns[*k].name == name)
@@ -142,8 +147,8 @@ fn refresh() {
             forget();
         } else {
             TABLES.with_borrow_mut(|t| {
-                // A partition's line depends on its root, and a root's on nothing else.
-                t.retain(|key, table| *key != relid && table.as_ref().is_none_or(|t| t.root.to_u32() != relid));
+                // A partition's line depends on its root, and all on the composite types of their columns.
+                t.retain(|key, table| *key != relid && table.as_ref().is_none_or(|t| !t.depends_on(relid)));
             });
         }
     });

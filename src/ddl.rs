@@ -11,16 +11,32 @@ use crate::pg::function::{Args, Out};
 use crate::pg::relation::{Lock, Relation, quote};
 use crate::pg::spi::{self, Connection, Param};
 use crate::pg::{datum, types, xact};
+use crate::repair;
 use crate::track;
 
-/// Partitions of tracked tables whose triggers are not all there, or that have left: `(relid, root, state)`.
+/// Partitions of tracked tables whose triggers are not all there, or that have left: `(relid, root, state)`. From the catalog's
+/// rows: a function that walks partitions would lock them, and two sessions that alter two tables would deadlock.
 const CHANGED: &str = "\
-    SELECT t.relid, tt.tbl, 'new' FROM crdt.tracked_table AS tt, pg_catalog.pg_partition_tree(tt.tbl) AS t \
+    WITH RECURSIVE tree (relid, root) AS ( \
+        SELECT tbl::oid, tbl::oid FROM crdt.tracked_table \
+         UNION ALL \
+        SELECT c.oid, t.root FROM tree AS t JOIN pg_catalog.pg_inherits AS i ON i.inhparent = t.relid \
+          JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid WHERE c.relispartition) \
+    SELECT t.relid, t.root, 'new' FROM tree AS t \
      WHERE NOT EXISTS (SELECT 1 FROM crdt.tracked_partition AS p WHERE p.relid = t.relid) \
      UNION ALL \
     SELECT p.relid, p.root, CASE WHEN c.oid IS NULL THEN 'dropped' ELSE 'left' END \
       FROM crdt.tracked_partition AS p LEFT JOIN pg_catalog.pg_class AS c ON c.oid = p.relid \
-     WHERE p.relid <> p.root AND (c.oid IS NULL OR pg_catalog.pg_partition_root(p.relid) IS DISTINCT FROM p.root)";
+     WHERE NOT EXISTS (SELECT 1 FROM tree AS t WHERE t.relid = p.relid AND t.root = p.root)";
+
+/// Tracked tables that have become what `crdt.track` refuses: a partition, an unlogged table, one with children, one without
+/// the column that names its docs. `(tbl, doc_column)`
+const UNTRACKABLE: &str = "\
+    SELECT t.tbl, t.doc_column FROM crdt.tracked_table AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tbl \
+     WHERE c.relpersistence <> 'p' OR c.relispartition OR c.relkind = 'r' \
+       AND EXISTS (SELECT 1 FROM pg_catalog.pg_inherits AS i WHERE c.oid IN (i.inhrelid, i.inhparent)) \
+        OR t.doc_column IS NOT NULL AND NOT EXISTS ( \
+            SELECT 1 FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = t.doc_column)";
 
 /// `crdt.on_ddl()`, an event trigger at the end of every command that makes, alters or drops a table. What another session
 /// is dropping at the same time is its business.
@@ -35,20 +51,41 @@ pub fn on_ddl(_args: &Args<'_>) -> Result<Out> {
                 );
                 c.run(&gone, &[], false)?;
             }
+            let refused = c.run(UNTRACKABLE, &[], false)?;
+            for i in 0..refused.len() {
+                check_still(refused.oid(i, 1).expect("a key"), refused.name(i, 2).as_deref())?;
+            }
             let changed = c.run(CHANGED, &[], false)?;
+            let mut with_missing_rows = Vec::new();
             for i in 0..changed.len() {
                 let (relid, root) = (changed.oid(i, 1).expect("a key"), changed.oid(i, 2).expect("not null"));
                 match changed.text(i, 3).as_deref() {
                     Some("new") => joined(c, relid, root)?,
                     Some("left") => left(c, relid, root)?,
-                    _ => dropped(c, relid, root)?,
+                    _ => {
+                        c.run("DELETE FROM crdt.tracked_partition WHERE relid = $1", &[Param::regclass(relid)], false)?;
+                        if !with_missing_rows.contains(&root) {
+                            with_missing_rows.push(root);
+                        }
+                    }
                 }
             }
+            with_missing_rows.into_iter().try_for_each(dropped)?;
             Ok(())
         })
     })?;
     catalog::forget();
     Ok(Out::Done)
+}
+
+/// Errors when a tracked table has become one that cannot be.
+fn check_still(relid: Oid, doc_column: Option<&str>) -> Result<()> {
+    let rel = Relation::open(relid, Lock::AccessShare);
+    let checked = track::check_trackable(&rel).and_then(|()| match doc_column {
+        Some(column) => track::check_doc_column(&rel, column),
+        None => Ok(()),
+    });
+    checked.map_err(|error| error.hint("The table is tracked: crdt.untrack it first."))
 }
 
 /// A partition was made or attached: its writes are captured, its rows become history.
@@ -95,10 +132,8 @@ fn delete_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
     })
 }
 
-/// A partition was dropped with its rows: what the log still shows and the table does not is deleted.
-fn dropped(c: &Connection, relid: Oid, root: Oid) -> Result<()> {
+/// Partitions were dropped with their rows: what the log still shows and the table does not is deleted.
+fn dropped(root: Oid) -> Result<()> {
     let Some(_root) = Relation::try_open(root, Lock::ShareRowExclusive) else { return Ok(()) };
-    c.run("DELETE FROM crdt.tracked_partition WHERE relid = $1", &[Param::regclass(relid)], false)?;
-    c.run("SELECT crdt.repair($1, 'log')", &[Param::regclass(root)], false)?;
-    Ok(())
+    repair::forget_missing(&catalog::tracked(root)?)
 }

@@ -21,7 +21,8 @@ use crate::error::{Error, Result, state};
 use crate::flush;
 use crate::generic;
 use crate::ingest;
-use crate::pg::relation::Snapshot;
+use crate::pg::lock::{self, Space};
+use crate::pg::relation::{Lock, Relation, Snapshot};
 use crate::pg::{datum, entry, probe, xact};
 use crate::store::{self, RowEvents};
 
@@ -80,14 +81,35 @@ fn find_places<'b>(doc: i64, rows: &Rows<'b>) -> Result<FxHashMap<&'b str, Place
     let mut places = FxHashMap::default();
     for (tbl, _) in rows.keys() {
         if !places.contains_key(tbl) {
-            let place = match catalog::table_by_alias(doc, tbl)? {
-                Some(relid) => Place::Tracked(catalog::tracked(relid)?),
-                None => Place::Generic,
-            };
-            places.insert(*tbl, place);
+            places.insert(*tbl, find_place(doc, tbl)?);
         }
     }
     Ok(places)
+}
+
+/// Where the rows of a name live, and will until the transaction ends: a table is locked before its columns are read, so that
+/// none comes or goes meanwhile, and while a name has no table, nobody may track one.
+fn find_place(doc: i64, tbl: &str) -> Result<Place> {
+    let (mut gone, mut nobody_tracks) = (None, false);
+    loop {
+        match catalog::table_by_alias(doc, tbl)? {
+            Some(relid) if gone != Some(relid) => {
+                if Relation::try_open(relid, Lock::RowExclusive).is_some()
+                    && let Some(table) = catalog::table(relid)?
+                    && table.alias == tbl
+                    && table.doc.is_none_or(|of| of == doc)
+                {
+                    return Ok(Place::Tracked(table));
+                }
+                gone = Some(relid);
+            }
+            _ if nobody_tracks => return Ok(Place::Generic),
+            _ => {
+                lock::lock_shared(store::lock_class()?, 0, Space::Tables);
+                nobody_tracks = true;
+            }
+        }
+    }
 }
 
 /// What is known of all rows of a push.

@@ -12,9 +12,8 @@ use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
 use crate::generic;
 use crate::pg::function::{Args, Out};
-use crate::pg::spi;
 use crate::track;
-use crate::verify::{Difference, Docs, JSON_DEPTH, What, differences};
+use crate::verify::{self, Difference, Docs, JSON_DEPTH, What, differences};
 
 /// `crdt.repair(tbl, direction)`
 pub fn repair(args: &Args<'_>) -> Result<Out> {
@@ -41,6 +40,15 @@ fn repair_log(table: &Rc<Table>) -> Result<i64> {
     Ok(events)
 }
 
+/// Rows that the log still shows and the table does not are deleted: they went with a partition.
+pub fn forget_missing(table: &Rc<Table>) -> Result<()> {
+    lock_writers_out(table)?;
+    differences(table, Docs::Make, &mut |difference| match difference.what {
+        What::OnlyInLog(_) => capture::append(difference.doc, |ops| agree(ops, table, &difference)),
+        _ => Ok(()),
+    })
+}
+
 /// Appends the operation after which the log shows what the table shows.
 fn agree(ops: &mut OpBuf, table: &Table, difference: &Difference) -> Result<()> {
     let tbl = ops.sym(&table.alias);
@@ -64,8 +72,7 @@ fn agree(ops: &mut OpBuf, table: &Table, difference: &Difference) -> Result<()> 
 
 /// A table that is being repaired must not change meanwhile, nor any partition of it.
 fn lock_writers_out(table: &Table) -> Result<()> {
-    let sql = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table.sql_name);
-    spi::as_role(catalog::names()?.owner, || spi::connect(|c| c.run(&sql, &[], false).map(|_| ())))
+    verify::lock(table, "SHARE ROW EXCLUSIVE")
 }
 
 /// What one row needs, with its values parsed.
@@ -75,7 +82,7 @@ struct Need<'d> {
 }
 
 /// Writes the table, so that it agrees with the log; how many disagreements there were. What defaults and triggers make
-/// of it are events of this database.
+/// of it are events of this database, and so is a cell of which the log says nothing: the default of a new column.
 fn repair_table(table: &Rc<Table>) -> Result<i64> {
     let mut found = Vec::new();
     differences(table, Docs::Make, &mut |difference| {
@@ -84,6 +91,10 @@ fn repair_table(table: &Rc<Table>) -> Result<i64> {
     })?;
     let mut by_doc: BTreeMap<i64, BTreeMap<&str, Need<'_>>> = BTreeMap::new();
     for difference in &found {
+        if let What::Cell { in_log: None, .. } = difference.what {
+            capture::append(difference.doc, |ops| agree(ops, table, difference))?;
+            continue;
+        }
         need(table, difference, by_doc.entry(difference.doc).or_default())?;
     }
     for (doc, rows) in &by_doc {

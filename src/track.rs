@@ -11,9 +11,11 @@ use crate::error::{Error, Result, state};
 use crate::flush;
 use crate::generic;
 use crate::pg::function::{Args, Out};
+use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation, quote};
 use crate::pg::spi::{self, Param};
 use crate::pg::{self, datum, types, xact};
+use crate::store;
 
 /// The doc of tables tracked without naming one.
 const DEFAULT_DOC: &str = "default";
@@ -77,6 +79,8 @@ pub fn track(args: &Args<'_>) -> Result<Out> {
     let doc_column = args.opt_name(2);
     let alias = args.opt_text(3, "alias")?;
     check_owner(relid)?;
+    // Pushes that took the name for one without a table end first.
+    lock::lock(store::lock_class()?, 0, Space::Tables);
     let rel = Relation::open(relid, Lock::ShareRowExclusive);
     check_trackable(&rel)?;
     if catalog::table(relid)?.is_some() {
@@ -117,7 +121,8 @@ pub fn check_owner(relid: Oid) -> Result<()> {
     Err(Error::new(state::PRIVILEGE, format!("must be owner of table {name}")))
 }
 
-fn check_trackable(rel: &Relation) -> Result<()> {
+/// Errors with CR019 or CR018 when a table cannot be tracked.
+pub fn check_trackable(rel: &Relation) -> Result<()> {
     let refuse = |why: &str, hint: &'static str| {
         Err(Error::new(state::UNTRACKABLE, format!("{} {why}", rel.sql_name())).hint(hint))
     };
@@ -163,7 +168,8 @@ fn exists(sql: &str, relid: Oid) -> Result<bool> {
     })
 }
 
-fn check_doc_column(rel: &Relation, name: &str) -> Result<()> {
+/// Errors with 42703 when a table does not have the column that is to name its docs.
+pub fn check_doc_column(rel: &Relation, name: &str) -> Result<()> {
     if types::columns(rel).iter().any(|c| c.name == name) {
         return Ok(());
     }

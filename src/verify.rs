@@ -111,10 +111,18 @@ pub fn differences(table: &Rc<Table>, docs: Docs, each: &mut dyn FnMut(Differenc
     if capture::pending() {
         capture::flush_all()?;
     }
+    // Whoever looks at a table by a snapshot from before it was truncated or rewritten sees it empty.
+    lock(table, "ACCESS SHARE")?;
     let table = &catalog::tracked(table.root)?;
     let _now = xact::ActiveSnapshot::push_latest();
     let _pinned = datum::PinnedSettings::pin();
     Comparison { table, docs, peers: FxHashMap::default(), each }.run()
+}
+
+/// Locks a table and all of its partitions.
+pub fn lock(table: &Table, mode: &str) -> Result<()> {
+    let sql = format!("LOCK TABLE {} IN {mode} MODE", table.sql_name);
+    spi::as_role(catalog::names()?.owner, || spi::connect(|c| c.run(&sql, &[], false).map(|_| ())))
 }
 
 /// A table and its log being compared.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crdt_live::Cluster;
+use crdt_live::resource::cpu_seconds;
 use crdt_live::session::wait_until;
 use postgres::Client;
 
@@ -65,11 +66,11 @@ pub fn backend_pid(client: &mut Client) -> i32 {
 /// What `work` costs the backend behind `client`.
 pub fn backend_cost<T>(client: &mut Client, work: impl FnOnce(&mut Client) -> T) -> (Cost, T) {
     let pid = backend_pid(client);
-    let before = process_cpu(pid);
+    let before = cpu_seconds(pid);
     let start = Instant::now();
     let answer = work(client);
     let wall = start.elapsed().as_secs_f64();
-    (Cost { wall, cpu: process_cpu(pid) - before }, answer)
+    (Cost { wall, cpu: cpu_seconds(pid) - before }, answer)
 }
 
 /// What `work` costs all backends it starts, which must be gone when it returns (pgbench). `others` sessions stay, the one
@@ -108,13 +109,6 @@ pub fn peak_memory<T>(client: &mut Client, work: impl FnOnce(&mut Client) -> T) 
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         (sampler.join().expect("the sampler").saturating_sub(before), answer)
     })
-}
-
-// The scheduler counts nanoseconds; /proc/PID/stat only hundredths of a second.
-fn process_cpu(pid: i32) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("/proc/PID/schedstat of a backend");
-    let nanoseconds: f64 = text.split(' ').next().and_then(|n| n.parse().ok()).expect("CPU time in schedstat");
-    nanoseconds / 1e9
 }
 
 fn stat_fields(pid: i32) -> Vec<i64> {

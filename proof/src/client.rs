@@ -16,8 +16,8 @@ use crate::record::{Recorder, Told};
 
 /// Everything: no page is larger.
 const ALL: u64 = u32::MAX as u64;
-/// The columns of the tables.
-const COLUMNS: [&str; 4] = ["x", "y", "d", "u"];
+/// The columns of the tables, and one that comes and goes where tables are altered.
+const COLUMNS: [&str; 5] = ["x", "y", "d", "u", "e"];
 
 /// What a client process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         connections: [None, None],
         kind: Kind::of(args.text("kind"))?,
         mortal: args.has("mortal"),
+        shifting: args.has("shifting"),
         keys: args.number("keys", 100) as usize,
         pause: args.number("pause", 10) as usize,
         rng: Rng::new(args.number("seed", 1) ^ (number << 32)),
@@ -121,6 +122,8 @@ struct ClientProcess {
     kind: Kind,
     /// The server may die.
     mortal: bool,
+    /// Tables are altered meanwhile.
+    shifting: bool,
     keys: usize,
     /// Milliseconds, at most, between a write and its commit, and between actions.
     pause: usize,
@@ -213,17 +216,17 @@ impl ClientProcess {
     fn random_write(&mut self) -> (Write, Option<i64>) {
         let tbl = if self.rng.chance(80) { "t" } else { "s" };
         let (key, stamp) = (self.key(), self.next_stamp());
+        // Plain SQL cannot write a column that is not there; a replica knows nothing of it.
+        let columns = if self.shifting && self.kind == Kind::Replica { &COLUMNS[..] } else { &COLUMNS[..4] };
         match self.rng.below(12) {
             0..5 => {
                 let mut cells = vec![("y", stamp)];
-                cells.extend(
-                    COLUMNS.into_iter().filter(|col| *col != "y" && self.rng.chance(35)).map(|col| (col, stamp)),
-                );
+                cells.extend(columns.iter().filter(|col| **col != "y" && self.rng.chance(35)).map(|col| (*col, stamp)));
                 (Write::Insert(tbl, key, cells), Some(stamp))
             }
             5 => (Write::Delete(tbl, key), None),
             6..9 => (Write::Update(tbl, key, "y", stamp), None),
-            _ => (Write::Update(tbl, key, self.rng.pick::<&str>(&COLUMNS), stamp), None),
+            _ => (Write::Update(tbl, key, self.rng.pick::<&str>(columns), stamp), None),
         }
     }
 
@@ -277,7 +280,7 @@ impl ClientProcess {
             Err(error) => error,
         };
         let state = error.code().map_or("", |code| code.code());
-        match is_rivalry(state) {
+        match self.is_excused(state) || self.shifting && is_of_postgres(&error) {
             true if client.batch_execute("ROLLBACK").is_ok() => {
                 self.connections[hub] = Some(client);
                 Ok(End::Unknown)
@@ -367,7 +370,7 @@ impl ClientProcess {
     fn excuse<T>(&mut self, hub: usize, client: Client, refusal: Refusal) -> Result<End<T>, String> {
         let Refusal::Other(what) = refusal else { return Err(format!("refused: {refusal:?}")) };
         let state = what.get(..5).unwrap_or_default();
-        if is_rivalry(state) && !client.is_closed() {
+        if self.is_excused(state) && !client.is_closed() {
             self.connections[hub] = Some(client);
             return Ok(End::Unknown);
         }
@@ -375,6 +378,10 @@ impl ClientProcess {
             true => Ok(End::Unknown),
             false => Err(format!("refused: {what}")),
         }
+    }
+
+    fn is_excused(&self, state: &str) -> bool {
+        is_rivalry(state) || self.shifting && is_shift(state)
     }
 
     fn versions(&mut self, hub: usize) -> Result<End<Versions>, String> {
@@ -411,6 +418,16 @@ impl ClientProcess {
 /// What may happen to any write that meets others, and is tried again.
 fn is_rivalry(state: &str) -> bool {
     ["40P01", "40001", "23505", "23503", "CR016", "CR023"].contains(&state)
+}
+
+/// What a table that is altered may answer: a column, table, key, partition or schema that is not there, or of another type.
+fn is_shift(state: &str) -> bool {
+    ["42703", "42P01", "42804", "42883", "42P10", "23502", "23514", "3F000", "CR018"].contains(&state)
+}
+
+/// PostgreSQL's own: an old snapshot's INSERT ... ON CONFLICT meets DETACH PARTITION CONCURRENTLY.
+fn is_of_postgres(error: &postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| error.message() == "invalid arbiter index list")
 }
 
 /// The server went down, or the connection with it: 57P01 to 57P03, or no answer at all.

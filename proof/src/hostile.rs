@@ -243,12 +243,7 @@ impl Doc {
         let shown = oracle::visible(&self.place.rows(client));
         let mut right = oracle::visible(&oracle::tables_of(&log));
         // Mangled names: what no table has a place for stays in the log.
-        right.retain(|tbl, _| ["t", "s"].contains(&tbl.as_ref()));
-        for (tbl, rows) in right.iter_mut().filter(|(tbl, _)| tbl.as_ref() == "t" || !self.place.generic) {
-            let own: &[&str] =
-                if tbl.as_ref() == "t" { &["x", "y", "d", "u"] } else { &["x", "y", "d", "u", "p", "q"] };
-            rows.values_mut().for_each(|row| row.retain(|col, _| own.contains(&col.as_ref())));
-        }
+        self.place.keep_own(&mut right);
         if log.versions() != known || shown != right {
             return Err(format!("I1: the tables show {shown:?}, the log stands for {right:?}"));
         }

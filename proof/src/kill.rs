@@ -81,7 +81,16 @@ fn plan(seed: u64, nature: Nature, rng: &mut Rng) -> Plan {
     kinds.extend([Kind::Sql; 6]);
     kinds.extend([Kind::Async; 5]);
     kinds.extend([Kind::Replica; 5]);
-    Plan { seed, kinds, nature, second: false, keys: *rng.pick(&[10, 200]), pause: *rng.pick(&[5, 30]), mortal: true }
+    Plan {
+        seed,
+        kinds,
+        nature,
+        second: false,
+        keys: *rng.pick(&[10, 200]),
+        pause: *rng.pick(&[5, 30]),
+        mortal: true,
+        shifting: false,
+    }
 }
 
 /// Hurts the server, and waits until it answers again.

@@ -76,5 +76,6 @@ fn plan(seed: u64, clients: usize) -> Plan {
         keys: *rng.pick(&[10, 100, 2_000]),
         pause: *rng.pick(&[0, 5, 30]),
         mortal: false,
+        shifting: false,
     }
 }

@@ -5,6 +5,8 @@
 //!     crdt_proof kill     --seed S --cycles N                  the same, and the server dies again and again
 //!     crdt_proof hostile  --seed S --pushes N                  malformed and malicious pushes
 //!     crdt_proof values   --seed S --values N                  every base type from a hub to another and back
+//!     crdt_proof ddl      --seed S --rounds N                  tables are altered beside writers, pushes and pulls
+//!     crdt_proof long     --seed S --events N                  a long history: nothing lost, nothing dearer
 //!
 //! | module | holds |
 //! |---|---|
@@ -12,14 +14,16 @@
 //! | `client` | one client process: plain SQL, a replica, a reader, a courier to the second hub |
 //! | `record` | what a client was told, in a file |
 //! | `round` | client processes around one doc, and the invariants when they have ended |
-//! | `live`, `kill`, `hostile`, `values`, `types` | the drivers |
+//! | `live`, `kill`, `hostile`, `values`, `types`, `ddl`, `long` | the drivers |
 #![forbid(unsafe_code)]
 
 mod args;
 mod client;
+mod ddl;
 mod hostile;
 mod kill;
 mod live;
+mod long;
 mod record;
 mod round;
 mod types;
@@ -37,9 +41,11 @@ fn main() -> std::process::ExitCode {
         "kill" => kill::run(&args),
         "hostile" => hostile::run(&args),
         "values" => values::run(&args),
+        "ddl" => ddl::run(&args),
+        "long" => long::run(&args),
         // What `round` starts; not for people.
         "client" => client::run(&args).map(|()| String::new()),
-        other => Err(format!("not a driver: {other:?} (there are: live kill hostile values)")),
+        other => Err(format!("not a driver: {other:?} (there are: live kill hostile values ddl long)")),
     };
     match outcome {
         Ok(line) if line.is_empty() => std::process::ExitCode::SUCCESS,

@@ -189,7 +189,7 @@ pub fn literal<'a>(ty: &TypeInfo, value: ValueRef<'a>) -> Result<Option<Cow<'a, 
             array_literal(elem, json, &mut out)?;
             Ok(Some(Cow::Owned(out)))
         }
-        (Conv::Composite { fields }, ValueRef::Json(json)) if json.starts_with('{') => {
+        (Conv::Composite { fields, .. }, ValueRef::Json(json)) if json.starts_with('{') => {
             composite_literal(fields, json).map(|text| Some(Cow::Owned(text)))
         }
         (_, ValueRef::Text(text)) => Ok(Some(Cow::Borrowed(text))),
@@ -336,7 +336,7 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
                 escape_into(&text, scratch);
                 ValueRef::Json(scratch)
             }
-            Conv::Composite { fields } => {
+            Conv::Composite { fields, .. } => {
                 write_composite(fields, datum, scratch);
                 ValueRef::Json(scratch)
             }

@@ -1,4 +1,5 @@
-//! Which relations the relation cache has dropped since somebody last asked.
+//! Which relations the relation cache has dropped since somebody last asked. A schema that was renamed makes all of them
+//! stale: their names hold its name, and the relation cache does not mind.
 
 use std::cell::RefCell;
 
@@ -15,17 +16,30 @@ const MANY: usize = 1024;
 /// Registers the callback, once, from `_PG_init`.
 pub fn init() {
     // SAFETY: registered for the life of the process.
-    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_relcache), Datum::from(0usize)) }
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(on_relcache), Datum::from(0usize));
+        let schemas = pg_sys::SysCacheIdentifier::NAMESPACEOID as i32;
+        pg_sys::CacheRegisterSyscacheCallback(schemas, Some(on_schema), Datum::from(0usize));
+    }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn on_relcache(_arg: Datum, relid: Oid) {
+    note(relid.to_u32());
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_schema(_arg: Datum, _cache: i32, _hash: u32) {
+    note(0);
+}
+
+fn note(relid: u32) {
     STALE.with_borrow_mut(|stale| {
         if stale.len() >= MANY {
             stale.clear();
             stale.push(0);
         }
-        stale.push(relid.to_u32());
+        stale.push(relid);
     });
 }
 

@@ -13,6 +13,8 @@ pub enum Space {
     Peer,
     /// `(doc)`: who merges pages of row keys.
     Pages,
+    /// `(0)`: who says which names of the wire are tables.
+    Tables,
 }
 
 impl Space {
@@ -22,6 +24,7 @@ impl Space {
             Space::Stripe(n) => 0x4000 | n,
             Space::Peer => 0x8000,
             Space::Pages => 0x8001,
+            Space::Tables => 0x8002,
         }
     }
 }
@@ -43,6 +46,13 @@ pub fn lock(class: Oid, object: u32, space: Space) {
     let tag = tag(class, object, space);
     // SAFETY: a well-formed tag.
     unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
+}
+
+/// Takes a lock until the end of the transaction that keeps off exclusive ones only; waits.
+pub fn lock_shared(class: Oid, object: u32, space: Space) {
+    let tag = tag(class, object, space);
+    // SAFETY: a well-formed tag.
+    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ShareLock as i32, false, false) };
 }
 
 /// Takes an exclusive lock until the end of the transaction if nobody else holds it.

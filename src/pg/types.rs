@@ -24,8 +24,9 @@ pub enum Conv {
     Array {
         elem: Box<TypeInfo>,
     },
-    /// A composite type: its live attributes.
+    /// A composite type: its live attributes, and the relation that has them.
     Composite {
+        relid: Oid,
         fields: Vec<(String, TypeInfo)>,
     },
     /// Anything else: the type's text form under pinned settings.
@@ -91,6 +92,12 @@ impl TypeInfo {
         }
     }
 
+    /// Does what is known of it depend on the attributes of this relation?
+    pub fn is_made_of(&self, relid: u32) -> bool {
+        let Conv::Composite { relid: own, fields } = &self.conv else { return false };
+        own.to_u32() == relid || fields.iter().any(|(_, field)| field.is_made_of(relid))
+    }
+
     /// What stands between elements of this type in an array's text.
     pub fn delimiter(&self) -> char {
         let (mut len, mut by_value, mut align, mut delimiter) = (0i16, false, 0, 0);
@@ -149,7 +156,8 @@ impl Conv {
                         return Conv::Array { elem: Box::new(elem) };
                     }
                 } else if pg_sys::get_typtype(base) == pg_sys::TYPTYPE_COMPOSITE as i8 {
-                    return Conv::Composite { fields: composite_fields(base) };
+                    let relid = pg_sys::get_typ_typrelid(base);
+                    return Conv::Composite { relid, fields: composite_fields(base) };
                 }
                 let (mut output, mut varlena) = (pg_sys::InvalidOid, false);
                 pg_sys::getTypeOutputInfo(base, &mut output, &mut varlena);

@@ -67,7 +67,8 @@ impl Nature {
         ![Nature::Composite, Nature::Routed].contains(&self)
     }
 
-    fn default(self) -> &'static str {
+    /// The default of `d`, as a clause.
+    pub fn default(self) -> &'static str {
         match self {
             Nature::Plain => "",
             Nature::Other => "DEFAULT -2",
@@ -133,7 +134,7 @@ impl Nature {
             ),
         };
         format!(
-            "CREATE FUNCTION {schema}.will() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;
+            "CREATE OR REPLACE FUNCTION {schema}.will() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;
              CREATE TRIGGER will {when} INSERT OR UPDATE ON {schema}.t FOR EACH ROW EXECUTE FUNCTION {schema}.will();"
         )
     }
@@ -156,13 +157,8 @@ impl Place {
     pub fn make(client: &mut Client, schema: &str, peer: &str, nature: Nature, generic: bool) -> Place {
         let doc = "SELECT crdt.create_doc($1, $2)";
         let doc: i64 = client.query_one(doc, &[&peer, &schema]).expect("crdt.create_doc").get(0);
-        let of = if nature == Nature::Partitioned { "PARTITION BY HASH (id)" } else { "" };
-        let (own, key, default) = (nature.columns(schema), nature.key(), nature.default());
-        let mut sql = format!(
-            "CREATE SCHEMA {schema};
-             CREATE TABLE {schema}.t ({own} id text, x bigint, y bigint, d bigint {default}, u bigint, PRIMARY KEY ({key})) {of};"
-        );
-        sql.push_str(&nature.partitions(schema));
+        let place = Place { doc, schema: schema.to_owned(), generic, nature };
+        let mut sql = format!("CREATE SCHEMA {schema};{}", place.t_sql());
         if !generic {
             let on = |what: &str| match nature {
                 Nature::Family => format!("REFERENCES {schema}.t ON UPDATE CASCADE ON DELETE {what}"),
@@ -175,13 +171,24 @@ impl Place {
                 on("SET NULL")
             ));
         }
-        sql.push_str(&nature.trigger(schema));
-        sql.push_str(&match nature {
-            Nature::Routed => format!("SELECT crdt.track('{schema}.t', doc_column => 'doc_name', alias => 't');"),
-            _ => format!("SELECT crdt.track('{schema}.t', {doc}, alias => 't');"),
-        });
         client.batch_execute(&sql).unwrap_or_else(|error| panic!("{sql}\n{error:?}"));
-        Place { doc, schema: schema.to_owned(), generic, nature }
+        place
+    }
+
+    /// Statements that make `t`, in a schema that is there.
+    pub fn t_sql(&self) -> String {
+        let Place { doc, schema, nature, .. } = self;
+        let of = if *nature == Nature::Partitioned { "PARTITION BY HASH (id)" } else { "" };
+        let (own, key, default) = (nature.columns(schema), nature.key(), nature.default());
+        let (partitions, trigger) = (nature.partitions(schema), nature.trigger(schema));
+        let to = match nature {
+            Nature::Routed => "doc_column => 'doc_name'".to_owned(),
+            _ => doc.to_string(),
+        };
+        format!(
+            "CREATE TABLE {schema}.t ({own} id text, x bigint, y bigint, d bigint {default}, u bigint, PRIMARY KEY ({key})) {of};
+             {partitions} {trigger} SELECT crdt.track('{schema}.t', {to}, alias => 't');"
+        )
     }
 
     /// A place that [`Place::make`] made elsewhere, by another process for example.
@@ -424,6 +431,16 @@ impl Place {
             }
         }
         tables
+    }
+
+    /// Leaves of what a log stands for what its tables have a place for.
+    pub fn keep_own(&self, tables: &mut Tables) {
+        tables.retain(|tbl, _| ["t", "s"].contains(&tbl.as_ref()));
+        for (tbl, rows) in tables.iter_mut().filter(|(tbl, _)| tbl.as_ref() == "t" || !self.generic) {
+            let own: &[&str] =
+                if tbl.as_ref() == "t" { &["x", "y", "d", "u"] } else { &["x", "y", "d", "u", "p", "q"] };
+            rows.values_mut().for_each(|row| row.retain(|col, _| own.contains(&col.as_ref())));
+        }
     }
 
     /// Table and log agree, and pages of any size come to the same as everything at once.

@@ -1,4 +1,4 @@
-//! What the operating system grants one server process.
+//! What the operating system grants one server process, and what it has used.
 
 use std::process::Command;
 
@@ -20,6 +20,14 @@ pub fn limit_files(client: &mut Client, bytes: u64) {
 /// Takes [`limit_files`] back.
 pub fn unlimit_files(client: &mut Client) {
     set_limit(&backend_pid(client), "--fsize=unlimited:unlimited");
+}
+
+/// The CPU time a process has used so far.
+pub fn cpu_seconds(pid: i32) -> f64 {
+    // The scheduler counts nanoseconds; /proc/PID/stat only hundredths of a second.
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("/proc/PID/schedstat of a backend");
+    let nanoseconds: f64 = text.split(' ').next().and_then(|n| n.parse().ok()).expect("CPU time in schedstat");
+    nanoseconds / 1e9
 }
 
 fn backend_pid(client: &mut Client) -> String {
