@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use pgrx::pg_sys::Oid;
 
-use crate::capture;
+use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::error::Result;
 use crate::pg::function::{Args, Out};
@@ -12,6 +12,7 @@ use crate::pg::relation::{Lock, Relation, quote};
 use crate::pg::spi::{self, Connection, Param};
 use crate::pg::{datum, types, xact};
 use crate::repair;
+use crate::rows;
 use crate::track;
 
 /// Partitions of tracked tables whose triggers are not all there, or that have left: `(relid, root, state)`. From the catalog's
@@ -122,9 +123,9 @@ fn delete_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
     let sql = format!("SELECT {} FROM ONLY {}", columns.join(", "), rel.sql_name());
     spi::connect(|c| {
         c.each_now(&sql, &[], |rows, i| {
-            let (row, now) = capture::row_now(&part, rows, i)?;
+            let (row, now) = rows::row_now(&part, rows, i)?;
             let Some(doc) = now.doc else { return Ok(()) };
-            capture::append(doc, |ops| {
+            buffer::append(doc, |ops| {
                 let tbl = ops.sym(&table.alias);
                 Ok(ops.delete(tbl, &row)?)
             })

@@ -12,10 +12,10 @@ use crdt_engine::{OpRef, Origin, ValueRef};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::apply::{Action, RowChange, TableChange};
-use crate::capture::{self, RowNow};
 use crate::catalog::Table;
 use crate::error::Result;
 use crate::materialize::{self, Captured};
+use crate::rows::{self, RowNow};
 
 /// What was seen of one row that was meant to change.
 #[derive(Default)]
@@ -52,7 +52,7 @@ pub fn derive(
     let unseen = Seen::default();
     for change in changes {
         let doubtful = doubtful_rows(change, &seen);
-        let now = capture::read_rows(&change.table, &doubtful)?;
+        let now = rows::read_rows(&change.table, &doubtful)?;
         for row in &change.rows {
             let key = (change.table.alias.as_str(), row.row);
             work.row(&change.table, row, index[&key], seen.get(&key).unwrap_or(&unseen), now.get(row.row))?;

@@ -9,7 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::broadcast;
-use crate::capture::{self, DocBuffer};
+use crate::buffer::{self, DocBuffer};
 use crate::catalog;
 use crate::docstate::{self, Commit, DocKey, Head, Known, Tail};
 use crate::error::{Error, Result, state};
@@ -307,9 +307,9 @@ pub fn before_commit(prepare: bool) -> Result<()> {
         return Err(Error::new(state::NOT_SUPPORTED, "a transaction that pushed cannot be prepared")
             .hint("COMMIT it: a push is one transaction of its own."));
     }
-    if capture::pending() {
+    if buffer::pending() {
         let _snapshot = xact::ActiveSnapshot::push();
-        capture::flush_all()?;
+        buffer::flush_all()?;
     }
     TRANSACTION.with_borrow_mut(|t| t.past_commit = true);
     raise_all();
@@ -330,7 +330,7 @@ fn raise_all() {
 /// What is captured after our own pre-commit work is written at once.
 pub fn if_past_commit() -> Result<()> {
     if TRANSACTION.with_borrow(|t| t.past_commit) {
-        capture::flush_all()?;
+        buffer::flush_all()?;
         raise_all();
     }
     Ok(())
@@ -369,7 +369,7 @@ pub fn ended(end: End) {
     if transaction.pushed {
         docstate::unannounce(pg::process_id());
     }
-    capture::reset();
+    buffer::reset();
     executor::reset();
     if end == End::Aborted {
         catalog::forget();
@@ -378,7 +378,7 @@ pub fn ended(end: End) {
 
 /// A savepoint was rolled back: runs written inside are gone, and with them the slot's lock if it was taken there.
 pub fn sub_aborted(level: i32) {
-    capture::sub_aborted(level);
+    buffer::sub_aborted(level);
     executor::sub_aborted(level);
     TRANSACTION.with_borrow_mut(|t| {
         for written in t.docs.values_mut().filter(|w| w.level >= level) {
@@ -398,7 +398,7 @@ pub fn sub_aborted(level: i32) {
 
 /// A savepoint was released: what happened in it happened in its parent.
 pub fn sub_committed(level: i32) {
-    capture::sub_committed(level);
+    buffer::sub_committed(level);
     TRANSACTION.with_borrow_mut(|t| {
         for written in t.docs.values_mut() {
             written.level = written.level.min(level - 1);

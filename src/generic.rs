@@ -12,12 +12,13 @@ use crdt_engine::{Limits, OpRef, Origin, ValueRef};
 use rustc_hash::FxHashMap;
 
 use crate::apply::{self, Action, RowChange, TableChange};
-use crate::capture::{self, RowNow};
+use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::error::Result;
 use crate::materialize::Captured;
 use crate::pg::function::{Args, Col, Out, Rows};
 use crate::pg::spi::{self, Param};
+use crate::rows::RowNow;
 
 /// Which of these rows exist.
 pub fn lock_rows(doc: i64, tbl: &str, row_ids: &[&str]) -> Result<Vec<bool>> {
@@ -136,7 +137,7 @@ pub fn of_table(table: &Table) -> Result<FxHashMap<(i64, String), String>> {
 pub fn differences(table: &Table, doc: i64, row: &str, now: &RowNow, known: &str) -> Result<()> {
     let cells = cells_of(table, row, known)?;
     let OpRef::Insert { cells: held, .. } = cells.get(0) else { unreachable!("one insert") };
-    capture::append(doc, |ops| {
+    buffer::append(doc, |ops| {
         let tbl = ops.sym(&table.alias);
         for column in &table.columns {
             let shown = now.cell(&column.name).unwrap_or(ValueRef::Null);
@@ -195,14 +196,14 @@ fn adopt_doc(table: &Rc<Table>, doc: i64, rows: &[(&String, OpBuf)]) -> Result<(
         change.rows.push(RowChange { row, action: Action::Insert, cells });
     }
     let write = || apply::write(std::slice::from_ref(&change), &apply::ORDERS[0], apply::Present::Refuse);
-    let ((), captured) = capture::observe(write)?;
+    let ((), captured) = buffer::observe(write)?;
     append_unmeant(&change, captured)
 }
 
 /// Logs what statements did beyond what a change meant: it is in the log already.
 pub fn append_unmeant(change: &TableChange<'_>, captured: Captured) -> Result<()> {
     for (to, ops) in captured {
-        capture::append(to, |buffer| Ok(log_unmeant(change, &ops, buffer)?))?;
+        buffer::append(to, |buffer| Ok(log_unmeant(change, &ops, buffer)?))?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crdt_engine::{OpRef, codec};
 use rustc_hash::{FxHashMap, FxHashSet};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::capture;
+use crate::buffer;
 use crate::catalog;
 use crate::docstate::{self, Head};
 use crate::error::{Error, Result, state};
@@ -139,7 +139,7 @@ pub fn ingest(doc: i64, mut batch: Batch, source: Source, want_ops: bool) -> Res
     catalog::doc(doc)?;
     if source != Source::Own {
         // What this transaction wrote before takes part in the competition.
-        capture::flush_all()?;
+        buffer::flush_all()?;
     }
     let key = flush::doc_key(doc);
     if !docstate::known(key, 0).ready {

@@ -15,7 +15,7 @@ use crdt_engine::wire::{Batch, json};
 use rustc_hash::FxHashMap;
 
 use crate::apply::{self, Action, ORDERS, Present, RowChange, TableChange};
-use crate::capture;
+use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
 use crate::flush;
@@ -386,7 +386,7 @@ impl<'b> Target<'_, 'b> {
         for (order, present) in tries {
             let tried = entry::catch(|| {
                 xact::subtransaction(|| {
-                    let ((), captured) = capture::observe(|| apply::write(changes, order, present))?;
+                    let ((), captured) = buffer::observe(|| apply::write(changes, order, present))?;
                     let generic = |tbl: &str| matches!(self.places[tbl], Place::Generic);
                     generic::write(self.doc, self.rows.keys(), merges, generic)?;
                     Ok(Some(captured))
@@ -402,7 +402,7 @@ impl<'b> Target<'_, 'b> {
             return Ok(None);
         }
         // No order works: let the first one's error out, it is the one to understand.
-        let ((), captured) = capture::observe(|| apply::write(changes, &ORDERS[0], Present::Refuse))?;
+        let ((), captured) = buffer::observe(|| apply::write(changes, &ORDERS[0], Present::Refuse))?;
         Ok(Some(captured))
     }
 
@@ -532,7 +532,7 @@ fn merge_ops(rows: &Rows<'_>, merges: &[RowMerge<'_>]) -> Result<Vec<String>> {
 /// Appends what the tables made of the merged events to the buffers of their docs.
 pub fn append_derived(outcome: &Outcome) -> Result<()> {
     for (doc, ops) in &outcome.derived {
-        capture::append(*doc, |buffer| {
+        buffer::append(*doc, |buffer| {
             for op in ops.iter() {
                 buffer.push(op)?;
             }

@@ -5,7 +5,7 @@ use crdt_engine::ops::OpBuf;
 use crdt_engine::wire::{Batch, PushRequest, PushResponse, Run, Versions, binary, json};
 use crdt_engine::{Limits, Origin, ValueRef};
 
-use crate::capture;
+use crate::buffer;
 use crate::catalog;
 use crate::committed::Log;
 use crate::error::Result;
@@ -155,7 +155,7 @@ fn author(doc: i64, make: impl FnOnce(&mut OpBuf) -> crdt_engine::Result<()>) ->
     catalog::doc(doc)?;
     let mut ops = OpBuf::new();
     make(&mut ops)?;
-    capture::flush_all()?;
+    buffer::flush_all()?;
     let (id, lamport, deps) = flush::next_event(doc)?;
     let run =
         Run { peer: id.peer, counter_start: id.counter, lamport_start: lamport, deps, ops: 0..1, ..Run::default() };

@@ -7,7 +7,7 @@ use crdt_engine::value::Parsed;
 use crdt_engine::{OpBuf, Origin, ValueRef};
 
 use crate::apply::{self, Action, ORDERS, RowChange, TableChange};
-use crate::capture;
+use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
 use crate::generic;
@@ -35,7 +35,7 @@ fn repair_log(table: &Rc<Table>) -> Result<i64> {
     let mut events = 0;
     differences(table, Docs::Make, &mut |difference| {
         events += 1;
-        capture::append(difference.doc, |ops| agree(ops, table, &difference))
+        buffer::append(difference.doc, |ops| agree(ops, table, &difference))
     })?;
     Ok(events)
 }
@@ -43,8 +43,8 @@ fn repair_log(table: &Rc<Table>) -> Result<i64> {
 /// Rows that the log still shows and the table does not are deleted: they went with a partition.
 pub fn forget_missing(table: &Rc<Table>) -> Result<()> {
     lock_writers_out(table)?;
-    differences(table, Docs::Make, &mut |difference| match difference.what {
-        What::OnlyInLog(_) => capture::append(difference.doc, |ops| agree(ops, table, &difference)),
+    differences(table, Docs::Find, &mut |difference| match difference.what {
+        What::OnlyInLog(_) => buffer::append(difference.doc, |ops| agree(ops, table, &difference)),
         _ => Ok(()),
     })
 }
@@ -92,7 +92,7 @@ fn repair_table(table: &Rc<Table>) -> Result<i64> {
     let mut by_doc: BTreeMap<i64, BTreeMap<&str, Need<'_>>> = BTreeMap::new();
     for difference in &found {
         if let What::Cell { in_log: None, .. } = difference.what {
-            capture::append(difference.doc, |ops| agree(ops, table, difference))?;
+            buffer::append(difference.doc, |ops| agree(ops, table, difference))?;
             continue;
         }
         need(table, difference, by_doc.entry(difference.doc).or_default())?;
@@ -135,6 +135,6 @@ fn write_rows(table: &Rc<Table>, doc: i64, rows: &BTreeMap<&str, Need<'_>>) -> R
     });
     let change = TableChange { table: table.clone(), doc_name, rows: rows.collect() };
     let ((), captured) =
-        capture::observe(|| apply::write(std::slice::from_ref(&change), &ORDERS[0], apply::Present::Refuse))?;
+        buffer::observe(|| apply::write(std::slice::from_ref(&change), &ORDERS[0], apply::Present::Refuse))?;
     generic::append_unmeant(&change, captured)
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use pgrx::pg_sys::Oid;
 
-use crate::capture;
+use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::docstate;
 use crate::error::{Error, Result, state};
@@ -15,6 +15,7 @@ use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation, quote};
 use crate::pg::spi::{self, Param};
 use crate::pg::{self, datum, types, xact};
+use crate::rows;
 use crate::store;
 
 /// The doc of tables tracked without naming one.
@@ -285,12 +286,12 @@ pub fn adopt_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
     spi::as_role(catalog::names()?.owner, || {
         spi::connect(|c| {
             c.each_now(&sql, &[], |rows, i| {
-                let (row_id, row) = capture::row_now(table, rows, i)?;
-                let doc = row.doc.ok_or_else(|| capture::no_doc(table))?;
+                let (row_id, row) = rows::row_now(table, rows, i)?;
+                let doc = row.doc.ok_or_else(|| rows::no_doc(table))?;
                 if let Some(held) = known.get(&(doc, row_id.clone())) {
                     return generic::differences(table, doc, &row_id, &row, held);
                 }
-                capture::append(doc, |ops| Ok(ops.push(row.ops.get(0))?))
+                buffer::append(doc, |ops| Ok(ops.push(row.ops.get(0))?))
             })
         })
     })

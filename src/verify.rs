@@ -16,7 +16,7 @@ use crdt_engine::value::same;
 use crdt_engine::{OpBuf, ValueRef};
 
 use crate::buckets::{Bucket, Buckets, Source};
-use crate::capture;
+use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::committed;
 use crate::error::Result;
@@ -24,6 +24,7 @@ use crate::pg::function::{Args, Col, Out, Rows};
 use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, RowMemory, Snapshot, quote};
 use crate::pg::types::Column;
 use crate::pg::{datum, entry, spi, xact};
+use crate::rows;
 use crate::store;
 
 /// Buckets that table and log are compared in at first.
@@ -101,15 +102,15 @@ impl Docs {
         match (doc, self) {
             (Some(doc), _) => Ok(doc),
             (None, Docs::Find) => Ok(NO_DOC),
-            (None, Docs::Make) => Err(capture::no_doc(table)),
+            (None, Docs::Make) => Err(rows::no_doc(table)),
         }
     }
 }
 
 /// Calls `each` with every disagreement of a table and its log, this transaction's own writes included.
 pub fn differences(table: &Rc<Table>, docs: Docs, each: &mut dyn FnMut(Difference) -> Result<()>) -> Result<()> {
-    if capture::pending() {
-        capture::flush_all()?;
+    if buffer::pending() {
+        buffer::flush_all()?;
     }
     // Whoever looks at a table by a snapshot from before it was truncated or rewritten sees it empty.
     lock(table, "ACCESS SHARE")?;
@@ -175,7 +176,7 @@ impl Comparison<'_, '_> {
             spi::connect(|c| {
                 c.each_now(&sql, &[], |rows, i| {
                     memory.row(|| {
-                        let (_, now) = capture::row_of(self.table, rows, i, |name| self.docs.named(name))?;
+                        let (_, now) = rows::row_of(self.table, rows, i, |name| self.docs.named(name))?;
                         let source = Source { doc: self.docs.number(self.table, now.doc)?, ..Source::default() };
                         into.put(now.ops.get(0), source)
                     })

@@ -1,0 +1,248 @@
+//! Operations of this transaction that are not in the log yet, doc by doc, and what savepoints do to them.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use crdt_engine::ops::{Mark, OpBuf};
+use rustc_hash::FxHashMap;
+
+use crate::catalog;
+use crate::error::Result;
+use crate::flush;
+use crate::pg::relation::{Lock, Relation};
+use crate::pg::xact;
+use crate::touched::Segments;
+
+/// Past this many bytes, what is buffered for a doc is written as runs before the transaction ends.
+const EARLY_FLUSH_BYTES: usize = 8 << 20;
+
+/// A buffer of more than this, or with more names, is not kept for the next transaction.
+const SPARE_BYTES: usize = 64 << 10;
+const SPARE_NAMES: usize = 256;
+
+/// What this transaction has written and not yet logged.
+#[derive(Default)]
+pub struct Buffer {
+    docs: FxHashMap<i64, DocBuffer>,
+    /// What statements wrote, for those captured after them.
+    pub segments: Segments,
+    /// Nothing is logged from here: a push looks at what its statements did.
+    scratch: bool,
+    /// The log's table is locked, so that a lock wait happens in a statement and not at commit.
+    locked: bool,
+    /// An empty buffer of an earlier transaction: its memory, and the names it has interned.
+    spare: OpBuf,
+}
+
+/// The operations of one doc. What was written as runs inside of a savepoint is gone from the log when that is rolled
+/// back, so the operations from before the savepoint are kept until they are written for good.
+#[derive(Default)]
+pub struct DocBuffer {
+    /// The operations.
+    pub ops: OpBuf,
+    /// Up to here they stand in the log, as long as no savepoint is rolled back.
+    flushed: Mark,
+    /// Open savepoints in which something was written.
+    savepoints: Vec<Savepoint>,
+}
+
+/// Where a savepoint's operations begin, and what was in the log then.
+struct Savepoint {
+    level: i32,
+    start: Mark,
+    flushed: Mark,
+}
+
+thread_local! {
+    static BUFFER: RefCell<Buffer> = RefCell::new(Buffer::default());
+}
+
+/// The buffer, taken out while PostgreSQL may be called; put back when dropped, also when an error passes.
+pub struct Lent {
+    buffer: Option<Buffer>,
+    level: i32,
+}
+
+impl Lent {
+    /// Takes it out.
+    pub fn take() -> Lent {
+        Lent { buffer: Some(BUFFER.take()), level: xact::nest_level() }
+    }
+
+    /// The buffer.
+    pub fn get(&mut self) -> &mut Buffer {
+        self.buffer.as_mut().expect("lent until dropped")
+    }
+
+    /// The buffer of a doc.
+    pub fn get_doc(&mut self, doc: i64) -> &mut DocBuffer {
+        let level = self.level;
+        self.get().doc(doc, level)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            BUFFER.set(buffer);
+        }
+    }
+}
+
+impl Buffer {
+    /// The buffer of a doc, at the savepoint nesting level given.
+    fn doc(&mut self, doc: i64, level: i32) -> &mut DocBuffer {
+        let spare = &mut self.spare;
+        let buffer =
+            self.docs.entry(doc).or_insert_with(|| DocBuffer { ops: std::mem::take(spare), ..Default::default() });
+        buffer.enter(level);
+        buffer
+    }
+
+    /// Writes what has become large as runs, unless a push is only looking.
+    pub fn flush_large(&mut self) -> Result<()> {
+        if self.scratch {
+            return Ok(());
+        }
+        for (doc, buffer) in &mut self.docs {
+            if buffer.unwritten_memory() > EARLY_FLUSH_BYTES {
+                flush::write(*doc, buffer)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the log's lock once a transaction.
+pub fn lock_log() -> Result<()> {
+    if BUFFER.with_borrow(|b| b.locked) {
+        return Ok(());
+    }
+    if !crate::docstate::ready() {
+        return Err(flush::not_preloaded());
+    }
+    drop(Relation::open(catalog::names()?.run, Lock::RowExclusive));
+    BUFFER.with_borrow_mut(|b| b.locked = true);
+    Ok(())
+}
+
+impl DocBuffer {
+    /// Notes where a savepoint's operations begin, the first time something is done in it.
+    fn enter(&mut self, level: i32) {
+        if level > 1 && self.savepoints.last().is_none_or(|s| s.level < level) {
+            self.savepoints.push(Savepoint { level, start: self.ops.mark(), flushed: self.flushed });
+        }
+    }
+
+    /// The operations that are not in the log yet.
+    pub fn unwritten(&self) -> Range<usize> {
+        self.flushed.ops()..self.ops.len()
+    }
+
+    /// Bytes of memory they take.
+    fn unwritten_memory(&self) -> usize {
+        self.ops.memory_since(self.flushed)
+    }
+
+    /// They have been written as runs.
+    pub fn written(&mut self) {
+        let level = xact::nest_level();
+        self.enter(level);
+        let keep = if level > 1 { self.savepoints.last().expect("entered").start } else { Mark::default() };
+        self.ops.truncate(keep);
+        self.flushed = keep;
+    }
+
+    fn roll_back_to(&mut self, level: i32) {
+        while self.savepoints.last().is_some_and(|s| s.level >= level) {
+            let savepoint = self.savepoints.pop().expect("just seen");
+            self.ops.truncate(savepoint.start);
+            self.flushed = savepoint.flushed;
+        }
+    }
+
+    fn release(&mut self, level: i32) {
+        let Some(last) = self.savepoints.len().checked_sub(1) else { return };
+        if self.savepoints[last].level != level {
+            return;
+        }
+        let parent_is_open = last > 0 && self.savepoints[last - 1].level == level - 1;
+        if parent_is_open || level == 2 {
+            self.savepoints.pop();
+        } else {
+            self.savepoints[last].level = level - 1;
+        }
+    }
+}
+
+/// Appends operations of our own to a doc's buffer.
+pub fn append(doc: i64, make: impl FnOnce(&mut OpBuf) -> Result<()>) -> Result<()> {
+    lock_log()?;
+    make(&mut Lent::take().get_doc(doc).ops)
+}
+
+/// Writes everything buffered as runs. Docs in ascending order, so that two transactions meet in one order.
+pub fn flush_all() -> Result<()> {
+    let mut lent = Lent::take();
+    let buffer = lent.get();
+    let mut docs: Vec<i64> =
+        buffer.docs.iter().filter(|(_, b)| !b.unwritten().is_empty()).map(|(doc, _)| *doc).collect();
+    docs.sort_unstable();
+    for doc in docs {
+        flush::write(doc, buffer.docs.get_mut(&doc).expect("listed"))?;
+    }
+    Ok(())
+}
+
+/// Is something waiting to be logged?
+pub fn pending() -> bool {
+    BUFFER.with_borrow(|b| b.docs.values().any(|d| !d.unwritten().is_empty()))
+}
+
+/// Runs statements whose capture is looked at and not logged: by doc, what they did.
+pub fn observe<R>(body: impl FnOnce() -> Result<R>) -> Result<(R, FxHashMap<i64, OpBuf>)> {
+    /// Puts the transaction's own buffer back, also when an error passes.
+    struct Own(Option<Buffer>);
+    impl Drop for Own {
+        fn drop(&mut self) {
+            if let Some(own) = self.0.take() {
+                BUFFER.set(own);
+            }
+        }
+    }
+    lock_log()?;
+    let mut own = Own(Some(BUFFER.replace(Buffer { scratch: true, locked: true, ..Buffer::default() })));
+    let result = body()?;
+    let seen = BUFFER.replace(own.0.take().expect("put back once"));
+    Ok((result, seen.docs.into_iter().map(|(doc, b)| (doc, b.ops)).collect()))
+}
+
+/// The transaction is over.
+pub fn reset() {
+    BUFFER.with_borrow_mut(|b| {
+        let small = |ops: &OpBuf| ops.capacity() < SPARE_BYTES && ops.names() < SPARE_NAMES;
+        if let Some(mut ops) = b.docs.drain().map(|(_, doc)| doc.ops).find(small) {
+            ops.clear();
+            b.spare = ops;
+        }
+        b.segments.clear();
+        b.scratch = false;
+        b.locked = false;
+    });
+}
+
+/// A savepoint of this level was rolled back.
+pub fn sub_aborted(level: i32) {
+    BUFFER.with_borrow_mut(|b| {
+        // The lock may have been taken inside and be gone.
+        b.locked = false;
+        b.docs.values_mut().for_each(|d| d.roll_back_to(level));
+    });
+}
+
+/// A savepoint of this level was released into its parent.
+pub fn sub_committed(level: i32) {
+    BUFFER.with_borrow_mut(|b| {
+        b.docs.values_mut().for_each(|d| d.release(level));
+    });
+}

@@ -1,0 +1,148 @@
+//! Rows of tracked tables as the log knows them: row ids, and rows as a table shows them now.
+
+use crdt_engine::ops::OpBuf;
+use crdt_engine::ValueRef;
+use rustc_hash::FxHashMap;
+
+use crate::catalog::{self, Table};
+use crate::error::{Error, Result, state};
+use crate::pg::trigger::Tuple;
+use crate::pg::{datum, relation, spi};
+
+/// A row's doc column is null.
+pub fn no_doc(table: &Table) -> Error {
+    let column = table.doc_column.map_or("", |i| &table.columns[i].name);
+    Error::new(
+        state::NO_DOC_VALUE,
+        format!("column \"{column}\" of table {} names each row's doc and is null", table.sql_name),
+    )
+    .hint("Give the row a doc, and make the column NOT NULL.")
+}
+
+/// The row id of a tuple: the key's text, or a JSON array of texts.
+pub fn row_id(table: &Table, tuple: Tuple<'_>, row: &mut String, text: &mut String, other: &mut String) {
+    row.clear();
+    let mut key_text = |index: usize, out: &mut String, json: bool| {
+        let column = &table.columns[index];
+        let value = tuple.attr(column.attno).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, text));
+        let value = datum::key_text(value, other);
+        if json {
+            ValueRef::Text(value).write_json(out).expect("memory for a value");
+        } else {
+            out.push_str(value);
+        }
+    };
+    if let [one] = table.key[..] {
+        key_text(one, row, false);
+        return;
+    }
+    row.push('[');
+    for (i, index) in table.key.iter().enumerate() {
+        if i > 0 {
+            row.push(',');
+        }
+        key_text(*index, row, true);
+    }
+    row.push(']');
+}
+
+/// A row id from its key's texts.
+pub fn join_key(texts: &[String]) -> String {
+    if let [one] = texts {
+        return one.clone();
+    }
+    let mut out = String::from("[");
+    for (i, text) in texts.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        ValueRef::Text(text).write_json(&mut out).expect("memory for a value");
+    }
+    out.push(']');
+    out
+}
+
+/// The doc named by a doc column's value, made at need.
+pub fn doc_by_name(name: &str) -> Result<i64> {
+    catalog::ensure_doc(name)
+}
+
+/// One row as the table shows it.
+pub struct RowNow {
+    /// The doc it belongs to; `None` when its doc column is null or names a doc that is not there.
+    pub doc: Option<i64>,
+    /// One insert with all columns.
+    pub ops: OpBuf,
+}
+
+impl RowNow {
+    /// The value of a column.
+    pub fn cell(&self, name: &str) -> Option<ValueRef<'_>> {
+        let crdt_engine::OpRef::Insert { cells, .. } = self.ops.get(0) else { unreachable!("one insert") };
+        cells.iter().find(|(col, _)| *col == name).map(|(_, value)| value)
+    }
+}
+
+/// The rows of these ids as the table shows them to its owner, our own writes included.
+pub fn read_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, RowNow>> {
+    relation::in_scratch_memory(|| read_these_rows(table, row_ids))
+}
+
+fn read_these_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, RowNow>> {
+    let mut found = FxHashMap::default();
+    let keys = crate::apply::KeyArrays::new(table, row_ids.iter().copied())?;
+    let sql = format!(
+        "SELECT {} FROM {} AS t, {} WHERE {}",
+        table.columns.iter().map(|c| format!("t.{}", relation::quote(&c.name))).collect::<Vec<_>>().join(", "),
+        table.sql_name,
+        keys.from(1),
+        keys.matches("t"),
+    );
+    let _pinned = datum::PinnedSettings::pin();
+    spi::as_role(catalog::names()?.owner, || {
+        spi::connect(|c| {
+            c.each(&sql, keys.params(), |rows, i| {
+                let (row, now) = row_now(table, rows, i)?;
+                found.insert(row, now);
+                Ok(())
+            })
+        })
+    })?;
+    Ok(found)
+}
+
+/// One row of a query for all of a table's columns, as its row id and an insert. Its doc is made at need.
+pub fn row_now(table: &Table, rows: &spi::Rows, i: usize) -> Result<(String, RowNow)> {
+    row_of(table, rows, i, |name| doc_by_name(name).map(Some))
+}
+
+/// The same; `doc_named` tells the doc that a doc column names.
+pub fn row_of(
+    table: &Table,
+    rows: &spi::Rows,
+    i: usize,
+    doc_named: impl FnOnce(&str) -> Result<Option<i64>>,
+) -> Result<(String, RowNow)> {
+    let (mut text, mut other) = (String::new(), String::new());
+    let mut value_text = |index: usize| {
+        let datum = rows.raw(i, index as i32 + 1)?;
+        let value = datum::to_value(&table.columns[index].ty, datum, &mut text);
+        Some(datum::key_text(value, &mut other).to_owned())
+    };
+    let texts: Vec<String> = table.key.iter().map(|k| value_text(*k).unwrap_or_default()).collect();
+    let doc = match (table.doc, table.doc_column) {
+        (Some(doc), _) => Some(doc),
+        (None, Some(column)) => value_text(column).map_or(Ok(None), |name| doc_named(&name))?,
+        (None, None) => unreachable!("a table has a doc or a doc column"),
+    };
+    let row = join_key(&texts);
+    let mut ops = OpBuf::new();
+    let tbl = ops.sym(&table.alias);
+    ops.insert(tbl, &row)?;
+    for (at, column) in table.columns.iter().enumerate() {
+        let col = ops.sym(&column.name);
+        let value = rows.raw(i, at as i32 + 1).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, &mut text));
+        ops.cell(col, value)?;
+    }
+    Ok((row, RowNow { doc, ops }))
+}
