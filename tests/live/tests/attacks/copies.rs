@@ -157,8 +157,9 @@ fn two_copies_of_one_database_learn_from_each_other() {
     one.batch_execute("INSERT INTO t VALUES (-1, 'x')").unwrap();
     let own =
         rows(&mut one, "SELECT peer FROM crdt.peers WHERE own ORDER BY last_seen DESC LIMIT 1").pop().unwrap_or(own);
+    let (start, _slot) = own.rsplit_once(':').unwrap();
     for (peer, counter) in
-        [(own.clone(), 1000), (own.replace(":0", ":7"), 0), ("hub".to_owned(), 0), ("hub:x".to_owned(), 0)]
+        [(own.clone(), 1000), (format!("{start}:77"), 0), ("hub".to_owned(), 0), ("hub:x".to_owned(), 0)]
     {
         let forged = format!(
             "SELECT crdt.doc_merge_remote(1, (request('{peer}', {counter}, 9000, '[{{\"type\":\"delete\",\"tbl\":\"t\",\"row_id\":\"0\"}}]') -> 'events')::jsonb)"
