@@ -142,7 +142,7 @@ run_cargo_tests() {
     local what=$1 output status=0 passed failed
     shift
     output=$(mktemp)
-    (cd "$CRDT_ROOT" && cargo test --locked "$@" 2>&1) | tee "$output" || status=$?
+    (cd "$CRDT_ROOT" && cargo test --locked --no-fail-fast "$@" 2>&1) | tee "$output" || status=$?
     passed=$(awk '/^test result:/ { n += $4 } END { print n + 0 }' "$output")
     failed=$(awk '/^test result:/ { n += $6 } END { print n + 0 }' "$output")
     rm -f "$output"

@@ -2,12 +2,12 @@
 //! acknowledged is there; so is what a reader was given, also of local writers that commit asynchronously.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crdt_engine::testkit::Rng;
 use crdt_live::Cluster;
 use crdt_live::hub::Nature;
+use crdt_live::resource::kill;
 use postgres::NoTls;
 
 use crate::Outcome;
@@ -108,8 +108,7 @@ fn hurt(cluster: &Cluster, database: &str, killed: &mut BTreeSet<i32>, rng: &mut
             if !pids.is_empty() {
                 let pid = *rng.pick(&pids);
                 killed.insert(pid);
-                let status = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
-                if status.success() {
+                if kill(pid.into()) {
                     // Our own connection goes down with all others.
                     let start = Instant::now();
                     while client.simple_query("SELECT 1").is_ok() && start.elapsed() < Duration::from_secs(10) {

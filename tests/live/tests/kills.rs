@@ -3,12 +3,12 @@
 //! and usable. `CRDT_KILLS=N` kills N times, `CRDT_SEED=S` at other moments.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crdt_engine::testkit::Rng;
 use crdt_live::expect::rows;
 use crdt_live::listener::Listener;
+use crdt_live::resource::kill;
 use crdt_live::session::wait_until;
 use crdt_live::{Cluster, Pending, Session};
 use postgres::{Client, Error, NoTls};
@@ -138,10 +138,6 @@ impl Busy {
     fn end(self) {
         self.work.into_iter().for_each(|pending| drop(pending.wait()));
     }
-}
-
-fn kill(pid: i64) -> bool {
-    Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status().expect("kill").success()
 }
 
 fn since(client: &mut Client, position: Option<i64>) -> Value {
