@@ -37,7 +37,7 @@ impl Place {
     /// Errors with 42704 when there is no such doc.
     fn of(args: &Args<'_>) -> Result<Place> {
         let doc = catalog::doc(args.i64(0, "doc")?)?;
-        let (registers, database) = here()?;
+        let (registers, database) = memory()?;
         let scope = Scope { db: pg::database(), log: catalog::log_oid(), doc: doc.doc };
         Ok(Place { registers, database, scope, doc, came: pg::now_micros() })
     }
@@ -197,8 +197,13 @@ fn check_length(what: &str, text: &str, least: usize, most: usize) -> Result<()>
 }
 
 fn here() -> Result<(Registers, &'static Database)> {
-    let registers = registers::registers().ok_or_else(flush::not_preloaded)?;
     catalog::names()?;
+    memory()
+}
+
+/// The same, when the catalog has just been asked.
+fn memory() -> Result<(Registers, &'static Database)> {
+    let registers = registers::registers().ok_or_else(flush::not_preloaded)?;
     let database = broadcast::own().ok_or_else(broadcast::too_many_databases)?;
     if database.changed_log(catalog::log_oid()) {
         // What a former installation of the extension left behind.

@@ -126,6 +126,11 @@ pub(super) fn append_numeric(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     if whole.is_empty() || fraction.is_some_and(<[u8]>::is_empty) {
         return None;
     }
+    if fraction.is_none() && whole.len() <= DIGITS && whole[0] != b'0' {
+        let sign = if negative { SHORT_NEGATIVE } else { 0 };
+        out.extend_from_slice(&(SHORT | sign).to_ne_bytes());
+        return push_stored(whole, out);
+    }
     let fraction = fraction.unwrap_or_default();
     let scale = u16::try_from(fraction.len()).ok().filter(|scale| *scale <= LONG_SCALE)?;
     // Leading zeroes are not stored. In front of the point they are dropped one by one, behind it four by four.
@@ -240,6 +245,9 @@ mod tests {
     fn numerics_from_text() {
         for (written, meant) in [
             ("0", vec![short(false, 0, 0)]),
+            ("-7", vec![short(true, 0, 0), 7]),
+            ("9999", vec![short(false, 0, 0), 9999]),
+            ("007", vec![short(false, 0, 0), 7]),
             ("-0.00", vec![short(false, 2, 0)]),
             ("12.50", vec![short(false, 2, 0), 12, 5000]),
             ("-120034", vec![short(true, 0, 1), 12, 34]),
@@ -255,7 +263,7 @@ mod tests {
             append_numeric(written.as_bytes(), &mut bytes).unwrap();
             assert_eq!(bytes, meant.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>(), "{written}");
         }
-        for written in ["", "-", ".", "1.", ".1", "1e1", "--1", "1.2.3", " 1", "NaN"] {
+        for written in ["", "-", ".", "1.", ".1", "1e1", "--1", "1x", "1.2.3", " 1", "NaN"] {
             assert_eq!(append_numeric(written.as_bytes(), &mut Vec::new()), None, "{written}");
         }
     }
