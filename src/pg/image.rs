@@ -131,14 +131,15 @@ fn write_container(container: &[u8], depth: usize, out: &mut String) -> Option<(
 
 fn write_member(kind: Kind, bytes: &[u8], depth: usize, out: &mut String) -> Option<()> {
     match kind {
-        Kind::STRING => write_string(bytes, out),
-        Kind::NUMBER => forms::numeric(varlena(bytes)?, out).then_some(()),
-        Kind::FALSE => Some(out.push_str("false")),
-        Kind::TRUE => Some(out.push_str("true")),
-        Kind::NULL => Some(out.push_str("null")),
-        Kind::CONTAINER => write_container(bytes, depth, out),
-        _ => None,
+        Kind::STRING => write_string(bytes, out)?,
+        Kind::NUMBER => forms::numeric(varlena(bytes)?, out).then_some(())?,
+        Kind::FALSE => out.push_str("false"),
+        Kind::TRUE => out.push_str("true"),
+        Kind::NULL => out.push_str("null"),
+        Kind::CONTAINER => write_container(bytes, depth, out)?,
+        _ => return None,
     }
+    Some(())
 }
 
 fn write_string(bytes: &[u8], out: &mut String) -> Option<()> {
@@ -227,7 +228,10 @@ impl Part<'_> {
                 Some(Kind::STRING)
             }
             Part::Number(digits) => append_number(out, |out| forms::append_numeric(digits.as_bytes(), out)),
-            Part::Thousandths(n) => append_number(out, |out| Some(forms::append_thousandths(*n, out))),
+            Part::Thousandths(n) => append_number(out, |out| {
+                forms::append_thousandths(*n, out);
+                Some(())
+            }),
             Part::Image(root) => append_image(root, out),
             Part::Json(text) => append_json(text, out),
         }
