@@ -218,6 +218,23 @@ pub fn doc(doc: i64) -> Result<Rc<Doc>> {
     Ok(found)
 }
 
+/// May notifications about a doc say what changed? Not remembered: nobody is told when it is set. True where there is no doc.
+pub fn shows_payload(doc: i64) -> Result<bool> {
+    let names = names()?;
+    let rel = Relation::open(names.doc, Lock::AccessShare);
+    let mut scan = IndexScan::new(&rel, names.doc_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I64(doc))], false);
+    Ok(scan.next_row().is_none_or(|row| row.bool(6)))
+}
+
+/// The first so many docs whose numbers are greater, ascending.
+pub fn docs_after(after: i64, most: i64) -> Result<Vec<i64>> {
+    spi::connect(|c| {
+        let sql = "SELECT doc FROM crdt.doc WHERE doc > $1 ORDER BY doc LIMIT $2";
+        let rows = c.run(sql, &[Param::i64(after), Param::i64(most)], true)?;
+        Ok((0..rows.len()).filter_map(|row| rows.i64(row, 1)).collect())
+    })
+}
+
 /// The doc of this name, if there is one.
 pub fn find_doc(name: &str) -> Result<Option<i64>> {
     let names = names()?;

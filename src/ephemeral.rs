@@ -2,7 +2,6 @@
 //! transactional, none of it is written to disk.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::sync::atomic::Ordering::SeqCst;
 
 use crdt_engine::Limits;
@@ -17,7 +16,8 @@ use crate::catalog::{self, Doc};
 use crate::error::{Error, Result, state};
 use crate::flush;
 use crate::pg::function::{Args, Col, Out, Rows};
-use crate::pg::jsonb::{self, Jsonb, Part};
+use crate::pg::image::Part;
+use crate::pg::jsonb;
 use crate::pg::spi::{self, Param};
 use crate::pg::{self, FROM_1970_TO_2000};
 use crate::registers::{self, Counted, Registers};
@@ -29,34 +29,45 @@ struct Place {
     database: &'static Database,
     scope: Scope,
     doc: std::rc::Rc<Doc>,
+    /// When the call came, in microseconds since 1970.
+    came: i64,
 }
 
 impl Place {
     /// Errors with 42704 when there is no such doc.
     fn of(args: &Args<'_>) -> Result<Place> {
         let doc = catalog::doc(args.i64(0, "doc")?)?;
-        let (registers, database) = here()?;
+        let (registers, database) = memory()?;
         let scope = Scope { db: pg::database(), log: catalog::log_oid(), doc: doc.doc };
-        Ok(Place { registers, database, scope, doc })
+        Ok(Place { registers, database, scope, doc, came: pg::now_micros() })
     }
 
     fn hash(&self) -> u64 {
         self.registers.scope_hash(self.scope)
     }
 
+    /// When the call came, in milliseconds since the memory was made.
+    fn now(&self) -> u64 {
+        self.registers.millis_at(self.came)
+    }
+
+    /// The same since 1970.
+    fn clock(&self) -> f64 {
+        self.came as f64 / 1_000.0
+    }
+
     /// Lets a write compete.
     fn write(&self, new: &New<'_>) -> Result<Competed> {
-        let now = self.registers.now();
         let write = Write {
             name: self.registers.name(self.scope, new.namespace, new.key),
-            timestamp: new.timestamp.unwrap_or_else(clock),
+            timestamp: new.timestamp.unwrap_or_else(|| self.clock()),
             own_clock: new.timestamp.is_none(),
             peer: new.peer.as_bytes(),
             value: new.value.as_bytes(),
             ttl: new.ttl,
             role: Role { number: pg::current_role(), blocks: self.registers.role_blocks() },
         };
-        let (written, found) = store::set(&self.registers, &write, now, &Counted)?;
+        let (written, found) = store::set(&self.registers, &write, self.now(), &Counted)?;
         let stats = self.database.stats();
         match written {
             Ok(Written::Won { timestamp, .. }) => {
@@ -114,8 +125,8 @@ struct New<'a> {
 }
 
 impl New<'_> {
-    /// Errors for what no register can hold. Nothing has been changed by then.
-    fn check(&self) -> Result<()> {
+    /// Errors for what no register can hold, by the clock `now`. Nothing has been changed by then.
+    fn check(&self, now: f64) -> Result<()> {
         check_name(self.namespace, self.key)?;
         check_length("peer", self.peer, 1, MAX_PEER)?;
         check_length("value", self.value, 0, settings::ephemeral_max_value())?;
@@ -130,7 +141,7 @@ impl New<'_> {
         if !timestamp.is_finite() || timestamp < 0.0 {
             return bad("must be a number of milliseconds since 1970".into());
         }
-        let (now, drift) = (clock(), settings::max_timestamp_drift());
+        let drift = settings::max_timestamp_drift();
         if timestamp > now + drift as f64 {
             let ahead = (timestamp - now).round();
             return bad(format!("is {ahead:?} ms ahead of the server's clock, the limit is {drift}")).map_err(
@@ -144,28 +155,33 @@ impl New<'_> {
 }
 
 /// An entry as SQL sees it.
-fn entry(key: &str, value: Jsonb, timestamp: f64, peer: &str) -> Out {
-    // At most 21 digits and a point: timestamps were checked when they came in.
-    let digits = CString::new(timestamp.to_string()).expect("digits have no NUL");
-    jsonb::object(&[
-        ("key", Part::Text(key)),
-        ("value", Part::Json(value)),
-        ("timestamp", Part::Number(&digits)),
-        ("peer", Part::Text(peer)),
-    ])
+fn entry(key: &str, value: Part<'_>, timestamp: f64, peer: &str) -> Result<Out> {
+    let digits;
+    let timestamp = match thousandths(timestamp) {
+        Some(thousandths) => Part::Thousandths(thousandths),
+        None => {
+            digits = timestamp.to_string();
+            Part::Number(&digits)
+        }
+    };
+    jsonb::object(&[("key", Part::Text(key)), ("peer", Part::Text(peer)), ("value", value), ("timestamp", timestamp)])
 }
 
 /// The register that was found, if it shows a value.
-fn entry_found(found: &Found) -> Out {
-    let Some(record) = found.records.first().filter(|record| record.live) else { return Out::Null };
+fn entry_found(found: &Found) -> Result<Out> {
+    let Some(record) = found.records.first().filter(|record| record.live) else { return Ok(Out::Null) };
     let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
-    let value = Jsonb::parse(text(found.value(record)));
+    let value = Part::Json(text(found.value(record)));
     entry(text(found.key(record)), value, record.timestamp, text(found.peer(record)))
 }
 
-/// Milliseconds since 1970.
-fn clock() -> f64 {
-    pg::now_micros() as f64 / 1_000.0
+/// The thousandths whose shortest decimal also is the shortest one that is read as this timestamp. `None` where that cannot
+/// be told.
+fn thousandths(timestamp: f64) -> Option<u64> {
+    // Below this, until the year 2109, doubles lie closer to each other than thousandths do: no two of these are read as one.
+    const FINE: f64 = (1u64 << 42) as f64;
+    let thousandths = (timestamp * 1_000.0).round();
+    ((0.0..FINE).contains(&timestamp) && thousandths / 1_000.0 == timestamp).then_some(thousandths as u64)
 }
 
 fn check_name(namespace: &str, key: &str) -> Result<()> {
@@ -181,8 +197,13 @@ fn check_length(what: &str, text: &str, least: usize, most: usize) -> Result<()>
 }
 
 fn here() -> Result<(Registers, &'static Database)> {
-    let registers = registers::registers().ok_or_else(flush::not_preloaded)?;
     catalog::names()?;
+    memory()
+}
+
+/// The same, when the catalog has just been asked.
+fn memory() -> Result<(Registers, &'static Database)> {
+    let registers = registers::registers().ok_or_else(flush::not_preloaded)?;
     let database = broadcast::own().ok_or_else(broadcast::too_many_databases)?;
     if database.changed_log(catalog::log_oid()) {
         // What a former installation of the extension left behind.
@@ -194,9 +215,9 @@ fn here() -> Result<(Registers, &'static Database)> {
 /// `crdt.ephemeral_set(doc, ns, key, value, timestamp, peer, ttl)`
 pub fn set(args: &Args<'_>) -> Result<Out> {
     let place = Place::of(args)?;
-    let (namespace, key) = (args.text(1, "ns")?, args.text(2, "key")?);
+    let (namespace, key) = (args.str(1, "ns")?, args.str(2, "key")?);
     let value = args.jsonb(3, "value", 2 * settings::ephemeral_max_value())?;
-    let peer = args.opt_text(5, "peer")?;
+    let peer = args.opt_str(5, "peer")?;
     let new = New {
         namespace: &namespace,
         key: &key,
@@ -205,28 +226,27 @@ pub fn set(args: &Args<'_>) -> Result<Out> {
         peer: peer.as_deref().unwrap_or(&place.doc.peer),
         ttl: args.opt_millis(6).map_or_else(settings::ephemeral_ttl, |ms| ms as u64),
     };
-    new.check()?;
-    Ok(match place.write(&new)? {
-        Competed::Won(timestamp) => entry(new.key, args.jsonb_image(3, "value")?, timestamp, new.peer),
+    new.check(place.clock())?;
+    match place.write(&new)? {
+        Competed::Won(timestamp) => entry(new.key, Part::Image(args.jsonb_image(3, "value")?), timestamp, new.peer),
         Competed::Lost(found) => entry_found(&found),
-    })
+    }
 }
 
 /// `crdt.ephemeral_get(doc, ns, key)`
 pub fn get(args: &Args<'_>) -> Result<Out> {
     let place = Place::of(args)?;
-    let (namespace, key) = (args.text(1, "ns")?, args.text(2, "key")?);
+    let (namespace, key) = (args.str(1, "ns")?, args.str(2, "key")?);
     let name = place.registers.name(place.scope, &namespace, &key);
-    let found = store::get(&place.registers, &name, place.registers.now())?;
-    Ok(entry_found(&found))
+    let found = store::get(&place.registers, &name, place.now())?;
+    entry_found(&found)
 }
 
 /// `crdt.ephemeral_get_all(doc, ns)`
 pub fn get_all(args: &Args<'_>) -> Result<Out> {
     let place = Place::of(args)?;
-    let namespace = args.text(1, "ns")?;
-    let now = place.registers.now();
-    let mut found = store::list(&place.registers, place.scope, place.hash(), Some(namespace.as_bytes()), now)?;
+    let namespace = args.str(1, "ns")?;
+    let mut found = store::list(&place.registers, place.scope, place.hash(), Some(namespace.as_bytes()), place.now())?;
     message::sort_by_name(&mut found);
     let mut out = String::from("{");
     for (i, record) in found.records.iter().enumerate() {
@@ -274,7 +294,7 @@ pub fn merge(args: &Args<'_>) -> Result<Out> {
     });
     // All of them, before the first one changes anything.
     for new in all.clone() {
-        new.check()?;
+        new.check(place.clock())?;
     }
     let mut out = String::from("{");
     let mut open = None;
@@ -313,9 +333,9 @@ fn close_object(out: &mut String) {
 /// `crdt.ephemeral_remove(doc, ns, key)`
 pub fn remove(args: &Args<'_>) -> Result<Out> {
     let place = Place::of(args)?;
-    let (namespace, key) = (args.text(1, "ns")?, args.text(2, "key")?);
+    let (namespace, key) = (args.str(1, "ns")?, args.str(2, "key")?);
     let name = place.registers.name(place.scope, &namespace, &key);
-    let gone = store::remove(&place.registers, &name, clock(), place.registers.now(), &Counted);
+    let gone = store::remove(&place.registers, &name, place.clock(), place.now(), &Counted);
     if gone {
         broadcast::register_changed(place.database);
     }
@@ -326,7 +346,7 @@ pub fn remove(args: &Args<'_>) -> Result<Out> {
 pub fn since(args: &Args<'_>) -> Result<Out> {
     let place = Place::of(args)?;
     let registers = place.registers;
-    let now = registers.now();
+    let now = place.now();
     let position = args.opt_i64(1).and_then(|outside| registers.known_position(outside));
     let mut changes = match position {
         Some(position) => store::since(&registers, place.scope, place.hash(), position, None, now)?,
@@ -346,10 +366,10 @@ pub fn since(args: &Args<'_>) -> Result<Out> {
 /// `crdt.ephemeral_clear(doc, ns)`
 pub fn clear(args: &Args<'_>) -> Result<Out> {
     let place = Place::of(args)?;
-    let namespace = args.opt_text(1, "ns")?;
+    let namespace = args.opt_str(1, "ns")?;
     let registers = place.registers;
     let namespace = namespace.as_deref().map(str::as_bytes);
-    let cleared = store::clear(&registers, place.scope, place.hash(), namespace, registers.now(), &Counted);
+    let cleared = store::clear(&registers, place.scope, place.hash(), namespace, place.now(), &Counted);
     broadcast::register_changed(place.database);
     Ok(Out::I64(cleared as i64))
 }
@@ -420,4 +440,28 @@ pub fn set_notify_payload(args: &Args<'_>) -> Result<Out> {
     };
     spi::as_role(owner, || spi::connect(|c| c.run(sql, &[Param::i64(doc)], false)))?;
     Ok(Out::Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::thousandths;
+
+    #[test]
+    fn thousandths_are_the_shortest_decimals() {
+        let check = |timestamp: f64| {
+            let Some(n) = thousandths(timestamp) else { return };
+            let text = format!("{}.{:03}", n / 1_000, n % 1_000);
+            assert_eq!(text.trim_end_matches('0').trim_end_matches('.'), timestamp.to_string());
+        };
+        let mut seed = 1u64;
+        for i in 0..200_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let timestamp = (seed >> [2, 12, 22, 40, 60][i % 5]) as f64 / 1_000.0;
+            let near = [timestamp, timestamp.next_up(), timestamp.trunc(), f64::from_bits(seed >> 1)];
+            near.into_iter().for_each(check);
+        }
+        let edges = [0.0, 0.001, 0.1, 5e-324, 4_398_046_511_103.999, 4_398_046_511_104.0, f64::MAX, f64::NAN, -1.0];
+        edges.into_iter().for_each(check);
+        assert_eq!(thousandths(1_795_358_755_496.31), Some(1_795_358_755_496_310));
+    }
 }

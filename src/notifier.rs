@@ -11,8 +11,7 @@ use crate::broadcast::{self, Channel, Database};
 use crate::catalog;
 use crate::committed::Log;
 use crate::error::{Result, state};
-use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, Snapshot};
-use crate::pg::spi::{self, Param};
+use crate::pg::spi;
 use crate::pg::{self, worker};
 use crate::registers::{self, Counted, Registers};
 use crate::settings;
@@ -224,7 +223,7 @@ impl Notifier {
         let mut docs = changed.to_vec();
         let mut every_doc = None;
         if let Some((asked, after)) = self.every_doc {
-            let page = docs_after(after)?;
+            let page = catalog::docs_after(after, EVERY_DOC_PAGE)?;
             if page.len() as i64 == EVERY_DOC_PAGE {
                 every_doc = page.last().map(|last| (asked, *last));
             }
@@ -257,19 +256,5 @@ fn commit_message(doc: i64) -> Result<String> {
 
 /// May notifications about a doc say what changed?
 fn shows_payload(doc: i64) -> Result<bool> {
-    if !settings::notify_payload() {
-        return Ok(false);
-    }
-    let names = catalog::names()?;
-    let rel = Relation::open(names.doc, Lock::AccessShare);
-    let mut scan = IndexScan::new(&rel, names.doc_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I64(doc))], false);
-    Ok(scan.next_row().is_none_or(|row| row.bool(6)))
-}
-
-fn docs_after(after: i64) -> Result<Vec<i64>> {
-    spi::connect(|c| {
-        let sql = "SELECT doc FROM crdt.doc WHERE doc > $1 ORDER BY doc LIMIT $2";
-        let rows = c.run(sql, &[Param::i64(after), Param::i64(EVERY_DOC_PAGE)], true)?;
-        Ok((0..rows.len()).filter_map(|row| rows.i64(row, 1)).collect())
-    })
+    Ok(settings::notify_payload() && catalog::shows_payload(doc)?)
 }

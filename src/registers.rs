@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use crdt_engine::ephemeral::{Counts, Memory, Name, Scope, Shard, View};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::broadcast;
 use crate::pg;
@@ -78,7 +78,12 @@ impl Memory for Registers {
 impl Registers {
     /// Milliseconds since the memory was made.
     pub fn now(&self) -> u64 {
-        (pg::now_micros() as u64).saturating_sub(self.base()) / 1_000
+        self.millis_at(pg::now_micros())
+    }
+
+    /// The same at a time that is in microseconds since 1970.
+    pub fn millis_at(&self, micros: i64) -> u64 {
+        (micros as u64).saturating_sub(self.base()) / 1_000
     }
 
     /// What is added to positions for the world outside: the start in microseconds. So positions grow from one start of the
@@ -110,11 +115,9 @@ impl Registers {
     /// A register's name with its hashes.
     pub fn name<'a>(&self, scope: Scope, namespace: &'a str, key: &'a str) -> Name<'a> {
         let scope_hash = self.scope_hash(scope);
-        let mut hasher = Xxh3::with_seed(scope_hash);
-        hasher.update(&(namespace.len() as u32).to_le_bytes());
-        hasher.update(namespace.as_bytes());
-        hasher.update(key.as_bytes());
-        Name { scope, scope_hash, hash: hasher.digest(), namespace: namespace.as_bytes(), key: key.as_bytes() }
+        // Each part apart, so that it matters where one ends; seeded by what nobody outside knows.
+        let hash = xxh3_64_with_seed(key.as_bytes(), xxh3_64_with_seed(namespace.as_bytes(), scope_hash));
+        Name { scope, scope_hash, hash, namespace: namespace.as_bytes(), key: key.as_bytes() }
     }
 }
 

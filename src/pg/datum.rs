@@ -51,7 +51,7 @@ pub(super) unsafe fn with_varlena<R>(datum: Datum, body: impl FnOnce(&[u8]) -> R
 /// The size of a varlena when it is not compressed, without fetching it.
 pub fn raw_size(datum: Datum) -> usize {
     // SAFETY: the datum is a varlena.
-    unsafe { pg_sys::toast_raw_datum_size(datum) }
+    unsafe { forms::inline(datum).map_or_else(|| pg_sys::toast_raw_datum_size(datum), |bytes| bytes.len() + 4) }
 }
 
 /// A text datum.
@@ -85,8 +85,8 @@ fn input_with_modifier(ty: Oid, typmod: i32, text: &str) -> Result<Datum> {
     }
 }
 
-/// Appends a jsonb as text.
-pub fn jsonb_text(datum: Datum) -> String {
+/// The text of a jsonb by PostgreSQL's own code.
+pub(super) fn jsonb_text_by_postgres(datum: Datum) -> String {
     // SAFETY: the datum is a jsonb by the caller's knowledge.
     unsafe {
         let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
@@ -321,7 +321,7 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
             }
             Conv::Jsonb | Conv::Json => {
                 if ty.conv == Conv::Jsonb {
-                    scratch.push_str(&jsonb_text(datum));
+                    super::jsonb::write_text(datum, scratch);
                 } else {
                     with_varlena(datum, |bytes| scratch.push_str(&String::from_utf8_lossy(bytes)));
                 }

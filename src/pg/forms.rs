@@ -63,7 +63,7 @@ const LONG_SCALE: u16 = 0x3fff;
 const DIGITS: usize = 4;
 
 /// Writes a numeric. `false` for NaN and infinities.
-fn numeric(stored: &[u8], out: &mut String) -> bool {
+pub(super) fn numeric(stored: &[u8], out: &mut String) -> bool {
     let Some((header, rest)) = stored.split_first_chunk() else { return false };
     let header = u16::from_ne_bytes(*header);
     let (negative, scale, weight, rest) = match header & KIND {
@@ -78,17 +78,16 @@ fn numeric(stored: &[u8], out: &mut String) -> bool {
             (kind == NEGATIVE, header & LONG_SCALE, i32::from(i16::from_ne_bytes(*weight)), rest)
         }
     };
-    let digit = |power: i32| {
-        let at = usize::try_from(weight - power).ok()?;
-        rest.chunks_exact(2).nth(at).map(|d| u16::from_ne_bytes([d[0], d[1]]))
-    };
+    let mut digits = rest.chunks_exact(2).map(|digit| u16::from_ne_bytes([digit[0], digit[1]]));
     if negative {
         out.push('-');
     }
-    let first = digit(weight.max(0)).unwrap_or(0);
-    push_last_digits(out, first, first.checked_ilog10().unwrap_or(0) as usize + 1);
-    for power in (0..weight).rev() {
-        push_digits(out, digit(power).unwrap_or(0), DIGITS);
+    // Trailing digits that are zero are not stored, nor leading ones, which only a fraction has.
+    let first = if weight < 0 { 0 } else { digits.next().unwrap_or(0) };
+    out.extend([1000, 100, 10].iter().filter(|unit| first >= **unit).map(|unit| decimal(first, *unit)));
+    out.push(decimal(first, 1));
+    for _ in 0..weight {
+        push_digits(out, digits.next().unwrap_or(0), DIGITS);
     }
     if scale > 0 {
         out.push('.');
@@ -97,26 +96,113 @@ fn numeric(stored: &[u8], out: &mut String) -> bool {
     let mut power = -1;
     while left > 0 {
         let now = left.min(DIGITS);
-        push_digits(out, digit(power).unwrap_or(0), now);
+        let digit = if power > weight { 0 } else { digits.next().unwrap_or(0) };
+        push_digits(out, digit, now);
         (left, power) = (left - now, power - 1);
     }
     true
-}
-
-/// Writes the last so many of a digit's four decimals.
-fn push_last_digits(out: &mut String, digit: u16, count: usize) {
-    for power in (0..count as u32).rev() {
-        out.push(char::from(b'0' + (digit / 10u16.pow(power) % 10) as u8));
-    }
 }
 
 /// Writes the first so many of a digit's four decimals.
 fn push_digits(out: &mut String, digit: u16, count: usize) {
     let mut unit = 1000;
     for _ in 0..count {
-        out.push(char::from(b'0' + (digit / unit % 10) as u8));
+        out.push(decimal(digit, unit));
         unit /= 10;
     }
+}
+
+fn decimal(digit: u16, unit: u16) -> char {
+    char::from(b'0' + (digit / unit % 10) as u8)
+}
+
+/// Appends decimal digits, with at most one sign and one point between digits, as a numeric is stored. `None` for anything else.
+pub(super) fn append_numeric(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
+    let (whole, fraction) = match text.iter().position(|b| *b == b'.') {
+        Some(point) => (&text[..point], Some(&text[point + 1..])),
+        None => (text, None),
+    };
+    if whole.is_empty() || fraction.is_some_and(<[u8]>::is_empty) {
+        return None;
+    }
+    if fraction.is_none() && whole.len() <= DIGITS && whole[0] != b'0' {
+        let sign = if negative { SHORT_NEGATIVE } else { 0 };
+        out.extend_from_slice(&(SHORT | sign).to_ne_bytes());
+        return push_stored(whole, out);
+    }
+    let fraction = fraction.unwrap_or_default();
+    let scale = u16::try_from(fraction.len()).ok().filter(|scale| *scale <= LONG_SCALE)?;
+    // Leading zeroes are not stored. In front of the point they are dropped one by one, behind it four by four.
+    let zeroes = |part: &[u8]| part.iter().take_while(|b| **b == b'0').count();
+    let whole = &whole[zeroes(whole)..];
+    let skipped = if whole.is_empty() { zeroes(fraction) / DIGITS } else { 0 };
+    let weight = whole.len().div_ceil(DIGITS) as i32 - 1 - skipped as i32;
+    let stored = &fraction[skipped * DIGITS..];
+
+    let short_weight = -i32::from(SHORT_WEIGHT) - 1..=i32::from(SHORT_WEIGHT);
+    let is_zero = whole.is_empty() && stored.iter().all(|b| *b == b'0');
+    let (weight, negative) = if is_zero { (0, false) } else { (weight, negative) };
+    if scale <= SHORT_SCALE >> SHORT_SCALE_SHIFT && short_weight.contains(&weight) {
+        let sign = if negative { SHORT_NEGATIVE } else { 0 };
+        // The weight's lower bits and its sign, as two's complement has them.
+        let weight = weight as u16 & (SHORT_WEIGHT_NEGATIVE | SHORT_WEIGHT);
+        out.extend_from_slice(&(SHORT | sign | scale << SHORT_SCALE_SHIFT | weight).to_ne_bytes());
+    } else {
+        let sign = if negative { NEGATIVE } else { 0 };
+        out.extend_from_slice(&(sign | scale).to_ne_bytes());
+        out.extend_from_slice(&i16::try_from(weight).ok()?.to_ne_bytes());
+    }
+    let digits = out.len();
+    let first = whole.len() % DIGITS;
+    if first > 0 {
+        push_stored(&whole[..first], out)?;
+    }
+    for decimals in whole[first..].chunks_exact(DIGITS) {
+        push_stored(decimals, out)?;
+    }
+    for decimals in stored.chunks(DIGITS) {
+        let mut padded = [b'0'; DIGITS];
+        padded[..decimals.len()].copy_from_slice(decimals);
+        push_stored(&padded, out)?;
+    }
+    // Nor are trailing ones.
+    while out.len() > digits && out.ends_with(&[0, 0]) {
+        out.truncate(out.len() - 2);
+    }
+    Some(())
+}
+
+/// Appends so many thousandths as a numeric is stored, with as few decimals behind the point as they take.
+pub(super) fn append_thousandths(thousandths: u64, out: &mut Vec<u8>) {
+    let (mut whole, rest) = (thousandths / 1_000, (thousandths % 1_000) as u16);
+    let scale = [1_000, 100, 10].iter().take_while(|unit| rest % **unit != 0).count();
+    // 2^64 thousandths have five digits to the base of 10,000 before the point, the last of weight 0, and one behind.
+    let mut digits = [0, 0, 0, 0, 0, rest * 10];
+    for digit in digits[..5].iter_mut().rev() {
+        (whole, *digit) = (whole / 10_000, (whole % 10_000) as u16);
+    }
+    let first = digits.iter().take_while(|digit| **digit == 0).count();
+    let last = 6 - digits.iter().rev().take_while(|digit| **digit == 0).count();
+    let (weight, digits) = if first < last { (4 - first as i32, &digits[first..last]) } else { (0, &[][..]) };
+    let weight = weight as u16 & (SHORT_WEIGHT_NEGATIVE | SHORT_WEIGHT);
+    let scale = (scale as u16) << SHORT_SCALE_SHIFT;
+    out.extend_from_slice(&(SHORT | scale | weight).to_ne_bytes());
+    out.extend(digits.iter().flat_map(|digit| digit.to_ne_bytes()));
+}
+
+/// Appends up to four decimals as one digit.
+fn push_stored(decimals: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let mut digit = 0;
+    for byte in decimals {
+        let value = byte.wrapping_sub(b'0');
+        if value > 9 {
+            return None;
+        }
+        digit = digit * 10 + u16::from(value);
+    }
+    out.extend_from_slice(&digit.to_ne_bytes());
+    Some(())
 }
 
 #[cfg(test)]
@@ -153,6 +239,46 @@ mod tests {
         }
         assert_eq!(text(&[SPECIAL]), None);
         assert_eq!(text(&[]), None);
+    }
+
+    #[test]
+    fn numerics_from_text() {
+        for (written, meant) in [
+            ("0", vec![short(false, 0, 0)]),
+            ("-7", vec![short(true, 0, 0), 7]),
+            ("9999", vec![short(false, 0, 0), 9999]),
+            ("007", vec![short(false, 0, 0), 7]),
+            ("-0.00", vec![short(false, 2, 0)]),
+            ("12.50", vec![short(false, 2, 0), 12, 5000]),
+            ("-120034", vec![short(true, 0, 1), 12, 34]),
+            ("100000000", vec![short(false, 0, 2), 1]),
+            ("0.01230", vec![short(false, 5, -1), 123]),
+            ("0.000000010", vec![short(false, 9, -2), 1]),
+            ("10000.00001", vec![short(false, 5, 1), 1, 0, 0, 1000]),
+            (&format!("-7.{}1", "0".repeat(63)), [vec![NEGATIVE | 64, 0, 7], vec![0; 15], vec![1]].concat()),
+            (&format!("1{}", "0".repeat(256)), vec![0, 64, 1]),
+            (&format!("1{}", "0".repeat(252)), vec![short(false, 0, 63), 1]),
+        ] {
+            let mut bytes = Vec::new();
+            append_numeric(written.as_bytes(), &mut bytes).unwrap();
+            assert_eq!(bytes, meant.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>(), "{written}");
+        }
+        for written in ["", "-", ".", "1.", ".1", "1e1", "--1", "1x", "1.2.3", " 1", "NaN"] {
+            assert_eq!(append_numeric(written.as_bytes(), &mut Vec::new()), None, "{written}");
+        }
+    }
+
+    #[test]
+    fn thousandths() {
+        let tens = (0..20).map(|power| 10u64.pow(power)).flat_map(|n| [n - 1, n, n + 1, 7 * (n / 7)]);
+        for n in tens.chain([0, 1_795_358_755_496_310, u64::MAX]) {
+            let text = format!("{}.{:03}", n / 1_000, n % 1_000);
+            let text = text.trim_end_matches('0').trim_end_matches('.');
+            let (mut bytes, mut meant) = (Vec::new(), Vec::new());
+            append_thousandths(n, &mut bytes);
+            append_numeric(text.as_bytes(), &mut meant).unwrap();
+            assert_eq!(bytes, meant, "{text}");
+        }
     }
 
     #[test]

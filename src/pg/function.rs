@@ -1,10 +1,11 @@
 //! Functions that SQL calls: arguments in, results out. [`function!`] declares one.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::datum;
+use super::{datum, forms, jsonb};
 use crate::error::{Error, Result, state};
 
 /// Declares the C entry point `<name>_wrapper` of a function of type `fn(&Args) -> Result<Out>`.
@@ -141,6 +142,19 @@ impl Args<'_> {
         String::from_utf8(bytes).map_err(|_| Error::new(state::VALUE, format!("argument \"{name}\" is not UTF-8")))
     }
 
+    /// A text where it lies, if it lies whole.
+    pub fn str(&self, n: usize, name: &str) -> Result<Cow<'_, str>> {
+        let datum = self.required(n, name)?;
+        // SAFETY: a text by its declared type, which lives as long as the call.
+        let plain = unsafe { forms::inline(datum) }.and_then(|bytes| str::from_utf8(bytes).ok());
+        plain.map_or_else(|| self.text(n, name).map(Cow::Owned), |text| Ok(Cow::Borrowed(text)))
+    }
+
+    /// The same, or NULL.
+    pub fn opt_str(&self, n: usize, name: &str) -> Result<Option<Cow<'_, str>>> {
+        if self.get(n).is_none() { Ok(None) } else { self.str(n, name).map(Some) }
+    }
+
     /// A text or NULL.
     pub fn opt_text(&self, n: usize, name: &str) -> Result<Option<String>> {
         if self.get(n).is_none() { Ok(None) } else { self.text(n, name).map(Some) }
@@ -185,14 +199,18 @@ impl Args<'_> {
     /// A jsonb as text, its image no longer than `limit`.
     pub fn jsonb(&self, n: usize, name: &str, limit: usize) -> Result<String> {
         let datum = self.required(n, name)?;
-        check_size(name, datum::raw_size(datum), limit)?;
-        Ok(datum::jsonb_text(datum))
+        let size = datum::raw_size(datum);
+        check_size(name, size, limit)?;
+        let mut text = String::with_capacity(size);
+        // SAFETY: a jsonb by its declared type.
+        unsafe { jsonb::write_text(datum, &mut text) };
+        Ok(text)
     }
 
     /// The same jsonb as it is.
-    pub fn jsonb_image(&self, n: usize, name: &str) -> Result<super::jsonb::Jsonb> {
-        // SAFETY: the declared type of the argument, which lives as long as the call.
-        self.required(n, name).map(|datum| unsafe { super::jsonb::Jsonb::new(datum) })
+    pub fn jsonb_image(&self, n: usize, name: &str) -> Result<&[u8]> {
+        // SAFETY: a jsonb by its declared type, which lives as long as the call.
+        self.required(n, name).map(|datum| unsafe { jsonb::root(datum) })
     }
 }
 

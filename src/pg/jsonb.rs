@@ -1,117 +1,83 @@
-//! A jsonb put together from parts, without a text of it being written and parsed.
+//! jsonb as SQL functions take and answer it.
 
-use std::ffi::CStr;
+use std::ffi::{c_int, c_void};
 
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
-use pgrx::pg_sys::{self, Datum, JsonbIteratorToken as token, JsonbValue, jbvType};
+use pgrx::pg_sys::{self, Datum};
 
 use super::function::Out;
+use super::image::{self, HEADER, Part};
+use super::{datum, forms};
+use crate::error::{Error, Result, state};
 
-mod raw {
-    use pgrx::pg_sys::{self, Datum, JsonbIteratorToken, JsonbParseState, JsonbValue};
+/// An object of these fields, which come as jsonb sorts them.
+pub fn object<'a>(fields: &[(&'a str, Part<'a>)]) -> Result<Out> {
+    let bytes = match image::object(fields) {
+        Some(bytes) => bytes,
+        None => {
+            let parsed: Vec<_> = fields.iter().map(|(name, part)| (*name, parse(part))).collect();
+            image::object(&parsed).ok_or_else(|| Error::new(state::INTERNAL, "an entry that jsonb cannot hold"))?
+        }
+    };
+    store(bytes)
+}
 
-    // Declared here and not taken from pgrx: one guard stands around all calls.
+/// Has PostgreSQL read the text of a part, if that is what it is.
+fn parse<'a>(part: &Part<'a>) -> Part<'a> {
+    match part {
+        Part::Text(text) => Part::Text(text),
+        Part::Number(digits) => Part::Number(digits),
+        Part::Thousandths(n) => Part::Thousandths(*n),
+        Part::Image(root) => Part::Image(root),
+        // SAFETY: a jsonb that was made just now lives as long as the call.
+        Part::Json(text) => Part::Image(unsafe { root(datum::jsonb_datum(text)) }),
+    }
+}
+
+/// The image of a jsonb, fetched if it lies out of line.
+///
+/// # Safety
+/// `datum` is a jsonb, and the result must not outlive it nor the call.
+pub(super) unsafe fn root<'a>(datum: Datum) -> &'a [u8] {
+    // SAFETY: the caller's promise; what is fetched lives as long as the call.
+    unsafe {
+        forms::inline(datum).unwrap_or_else(|| {
+            let fetched = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+            forms::inline(Datum::from(fetched)).expect("fetched")
+        })
+    }
+}
+
+/// Appends the text of a jsonb.
+///
+/// # Safety
+/// `datum` is a jsonb.
+pub(super) unsafe fn write_text(datum: Datum, out: &mut String) {
+    let start = out.len();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if forms::inline(datum).and_then(|root| image::write_text(root, out)).is_none() {
+            out.truncate(start);
+            out.push_str(&datum::jsonb_text_by_postgres(datum));
+        }
+    }
+}
+
+/// An image as an answer.
+fn store(mut bytes: Vec<u8>) -> Result<Out> {
+    // Declared here and not taken from pgrx: with this flag it answers NULL where it would raise an error, and needs no guard.
     unsafe extern "C-unwind" {
-        pub fn pushJsonbValue(
-            state: *mut *mut JsonbParseState,
-            token: JsonbIteratorToken::Type,
-            value: *mut JsonbValue,
-        ) -> *mut JsonbValue;
-        pub fn JsonbValueToJsonb(value: *mut JsonbValue) -> *mut pg_sys::Jsonb;
-        pub fn JsonbExtractScalar(container: *mut pg_sys::JsonbContainer, result: *mut JsonbValue) -> bool;
-        pub fn numeric_in(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
-        pub fn DirectFunctionCall3Coll(
-            function: unsafe extern "C-unwind" fn(pg_sys::FunctionCallInfo) -> Datum,
-            collation: pg_sys::Oid,
-            a: Datum,
-            b: Datum,
-            c: Datum,
-        ) -> Datum;
+        fn palloc_extended(size: usize, flags: c_int) -> *mut c_void;
     }
-}
-
-/// A jsonb that came as an argument.
-#[derive(Clone, Copy)]
-pub struct Jsonb(Datum);
-
-impl Jsonb {
-    /// # Safety
-    /// `datum` is a jsonb that lives as long as the call.
-    pub(super) unsafe fn new(datum: Datum) -> Jsonb {
-        Jsonb(datum)
-    }
-
-    /// From its text; text that is not JSON raises an error.
-    pub fn parse(text: &str) -> Jsonb {
-        Jsonb(super::datum::jsonb_datum(text))
-    }
-}
-
-/// A value of an object.
-pub enum Part<'a> {
-    /// A string.
-    Text(&'a str),
-    /// A number, by its digits.
-    Number(&'a CStr),
-    /// Any JSON.
-    Json(Jsonb),
-}
-
-/// An object of these fields, whose names differ.
-pub fn object(fields: &[(&str, Part<'_>)]) -> Out {
-    // SAFETY: PostgreSQL builds and copies; what it is given lives until it returns, and nothing here has to be dropped when
-    // an error leaves.
-    Out::Ready(unsafe { pg_guard_ffi_boundary(|| build(fields)) })
-}
-
-/// # Safety
-/// Inside a guard; memory is that of the call.
-unsafe fn build(fields: &[(&str, Part<'_>)]) -> Datum {
-    // SAFETY: the caller's promise, and the protocol of pushJsonbValue.
+    let header = image::varlena_header(bytes.len());
+    bytes[..HEADER].copy_from_slice(&header);
+    assert!(bytes.len() < 1 << 30, "values are much smaller");
+    // SAFETY: as many bytes are taken as are copied, in the current memory context, which answers are made in.
     unsafe {
-        let mut state = std::ptr::null_mut();
-        raw::pushJsonbValue(&mut state, token::WJB_BEGIN_OBJECT, std::ptr::null_mut());
-        for (name, part) in fields {
-            raw::pushJsonbValue(&mut state, token::WJB_KEY, &mut string(name));
-            raw::pushJsonbValue(&mut state, token::WJB_VALUE, &mut value(part));
+        let place = palloc_extended(bytes.len(), pg_sys::MCXT_ALLOC_NO_OOM as c_int);
+        if place.is_null() {
+            return Err(Error::new(state::OUT_OF_MEMORY, "out of memory"));
         }
-        let whole = raw::pushJsonbValue(&mut state, token::WJB_END_OBJECT, std::ptr::null_mut());
-        Datum::from(raw::JsonbValueToJsonb(whole))
-    }
-}
-
-fn string(text: &str) -> JsonbValue {
-    let mut value = JsonbValue { type_: jbvType::jbvString, ..Default::default() };
-    value.val.string.len = text.len() as i32;
-    value.val.string.val = text.as_ptr().cast_mut().cast();
-    value
-}
-
-/// # Safety
-/// As [`build`].
-unsafe fn value(part: &Part<'_>) -> JsonbValue {
-    // SAFETY: the caller's promise; datums are of the types their parts say.
-    unsafe {
-        match part {
-            Part::Text(text) => string(text),
-            Part::Number(digits) => {
-                let any = (Datum::from(0usize), Datum::from(-1i32));
-                let text = Datum::from(digits.as_ptr());
-                let datum = raw::DirectFunctionCall3Coll(raw::numeric_in, pg_sys::InvalidOid, text, any.0, any.1);
-                let mut value = JsonbValue { type_: jbvType::jbvNumeric, ..Default::default() };
-                value.val.numeric = datum.cast_mut_ptr();
-                value
-            }
-            Part::Json(Jsonb(datum)) => {
-                let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
-                let mut value = JsonbValue::default();
-                if !raw::JsonbExtractScalar(&raw mut (*jsonb).root, &mut value) {
-                    value.type_ = jbvType::jbvBinary;
-                    value.val.binary.len = pgrx::varlena::varsize_any_exhdr(jsonb.cast()) as i32;
-                    value.val.binary.data = &raw mut (*jsonb).root;
-                }
-                value
-            }
-        }
+        place.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        Ok(Out::Ready(Datum::from(place)))
     }
 }

@@ -7,6 +7,7 @@ pub mod entry;
 pub mod executor;
 mod forms;
 pub mod function;
+pub mod image;
 pub mod inval;
 pub mod jsonb;
 pub mod lock;
@@ -54,6 +55,5 @@ pub const FROM_1970_TO_2000: i64 = 946_684_800_000_000;
 
 /// Microseconds since 1970-01-01.
 pub fn now_micros() -> i64 {
-    // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() + FROM_1970_TO_2000 }
+    unbound::now() + FROM_1970_TO_2000
 }

@@ -44,6 +44,17 @@ fn lines(bytes: usize) -> usize {
     bytes.next_multiple_of(LINE)
 }
 
+mod raw {
+    use pgrx::pg_sys;
+
+    // Declared here and not taken from pgrx. The first raises an error only when 200 of these locks are held, and callers of
+    // ours hold none; the second only for a lock that is not held. A guard around each would cost more than they do.
+    unsafe extern "C-unwind" {
+        pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
+        pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
+    }
+}
+
 /// The shards.
 pub struct Region {
     start: AtomicPtr<u8>,
@@ -148,9 +159,9 @@ impl Region {
         unsafe {
             let at = start.add(shard * lines(end));
             let lock = &raw mut (*self.locks.load(Ordering::Relaxed).add(shard)).lock;
-            pg_sys::LWLockAcquire(lock, mode);
+            raw::LWLockAcquire(lock, mode);
             let result = body(at.cast(), at.add(buckets).cast(), shape.buckets, at.add(blocks).cast(), shape.blocks);
-            pg_sys::LWLockRelease(lock);
+            raw::LWLockRelease(lock);
             result
         }
     }

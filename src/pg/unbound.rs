@@ -20,6 +20,7 @@ mod raw {
         pub fn get_partition_ancestors(relid: Oid) -> *mut pg_sys::List;
         pub fn GetCurrentTransactionNestLevel() -> c_int;
         pub fn GetCurrentTransactionStartTimestamp() -> i64;
+        pub fn GetCurrentTimestamp() -> i64;
         pub fn GetTopTransactionIdIfAny() -> pg_sys::TransactionId;
     }
 }
@@ -89,7 +90,7 @@ pub fn notify(channel: &CStr, payload: &CStr) {
     unsafe { pg_guard_ffi_boundary(|| raw::Async_Notify(channel.as_ptr(), payload.as_ptr())) }
 }
 
-// These return a variable and cannot raise an error: the boundary would cost more than they do.
+// These read a variable or the clock and cannot raise an error: the boundary would cost more than they do.
 
 /// How deep inside of transaction blocks we are.
 pub fn nest_level() -> i32 {
@@ -101,6 +102,12 @@ pub fn nest_level() -> i32 {
 pub fn started_at() -> i64 {
     // SAFETY: as above.
     unsafe { raw::GetCurrentTransactionStartTimestamp() }
+}
+
+/// Microseconds since 2000-01-01.
+pub fn now() -> i64 {
+    // SAFETY: as above.
+    unsafe { raw::GetCurrentTimestamp() }
 }
 
 /// The top transaction's id, 0 for none yet.

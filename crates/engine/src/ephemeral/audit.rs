@@ -64,6 +64,7 @@ pub fn check(view: View<'_>) {
     let mut roles = BTreeMap::<usize, u32>::new();
     let mut registers = BTreeSet::new();
     let mut last_doc = u64::MAX;
+    let forgotten = view.head.forgotten.into_iter().max().unwrap_or(0);
     for doc in view.docs() {
         assert!(used.insert(doc));
         assert!(view.doc_position(doc) < last_doc, "docs are listed from the last changed on");
@@ -73,9 +74,7 @@ pub fn check(view: View<'_>) {
             assert!(used.insert(at) && registers.insert(at));
             assert!(view.position(at) < last, "registers are listed from the last changed on");
             last = view.position(at);
-            assert!(
-                view.joined(at) <= last && view.doc_forgotten(doc) <= view.doc_position(doc).max(view.head.forgotten)
-            );
+            assert!(view.joined(at) <= last && view.doc_forgotten(doc) <= view.doc_position(doc).max(forgotten));
             assert_eq!(view.doc_of(at), doc);
             live += u32::from(!view.removed(at));
             let (namespace, key, peer, value) = view.lens(at);

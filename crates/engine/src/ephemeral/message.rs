@@ -1,5 +1,6 @@
 //! Registers as JSON, and the messages that tell listeners of changes.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 #[cfg(test)]
@@ -136,21 +137,27 @@ pub fn messages(doc: i64, changes: &Changes, since: u64, base: u64, payload: boo
     let found = &changes.found;
     let mut records = found.records.clone();
     records.sort_by_key(|record| record.position);
+    let frame = bare(u64::MAX >> 1).len() + ",\"entries\":{},\"events\":{}".len();
     let mut out = Vec::new();
     let mut from = 0;
     while from < records.len() {
-        // As many as fit: the sizes of what is written for each add up to at least what they take together.
+        // As many as fit, by sizes that add up to what is written, or a few commas more.
         let mut to = from;
-        let mut size = bare(u64::MAX >> 1).len() + 40;
+        let mut size = frame;
+        let mut namespaces = BTreeSet::new();
         let mut fits = Vec::new();
         while to < records.len() {
-            let (whole, short) =
-                (size_of_one(found, &records[to], since, true)?, size_of_one(found, &records[to], since, false)?);
-            let value = whole + 100 <= MAX_MESSAGE;
-            let this = if value { whole } else { short };
+            let record = &records[to];
+            let name = size_of_namespace(found, record)?;
+            let without = size_of_one(found, record, since)?;
+            let with = without + size_of_value(found, record);
+            let value = frame + name + with <= MAX_MESSAGE;
+            let named = if namespaces.contains(found.namespace(record)) { 0 } else { name };
+            let this = named + if value { with } else { without };
             if to > from && size + this > MAX_MESSAGE {
                 break;
             }
+            namespaces.insert(found.namespace(record));
             fits.push(value);
             size += this;
             to += 1;
@@ -169,9 +176,28 @@ pub fn messages(doc: i64, changes: &Changes, since: u64, base: u64, payload: boo
     Ok(out)
 }
 
-/// Bytes a record takes in a message, its namespace counted as if it stood alone.
-fn size_of_one(found: &Found, record: &Record, since: u64, value: bool) -> Result<usize> {
+/// Bytes that a namespace takes in a message that tells of any of its registers.
+fn size_of_namespace(found: &Found, record: &Record) -> Result<usize> {
+    Ok(2 * (size_of_string(found.namespace(record))? + ":{},".len()))
+}
+
+/// Bytes a register takes besides, without its value.
+fn size_of_one(found: &Found, record: &Record, since: u64) -> Result<usize> {
+    let mut entry = String::from("null");
+    if record.live {
+        entry.clear();
+        write_record(&mut entry, found, record, false)?;
+    }
+    let names = 2 * (size_of_string(found.key(record))? + ":,".len());
+    Ok(names + entry.len() + event(record, since).len() + "\"\"".len())
+}
+
+fn size_of_value(found: &Found, record: &Record) -> usize {
+    if record.live { ",\"value\":".len() + found.value(record).len() } else { 0 }
+}
+
+fn size_of_string(bytes: &[u8]) -> Result<usize> {
     let mut out = String::new();
-    write_changes(&mut out, found, std::slice::from_ref(record), since, |_| value)?;
+    write_string(&mut out, text(bytes)?)?;
     Ok(out.len())
 }

@@ -12,6 +12,9 @@ use super::wheel::SLOTS;
 /// Memory is counted for this many roles apart; more share what is counted.
 pub const ROLES: usize = 512;
 
+/// What was forgotten is remembered for this many parts of the docs apart.
+const PARTS: usize = 256;
+
 /// What a shard remembers besides its blocks. Zeroes are an empty shard.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -24,8 +27,8 @@ pub struct Head {
     used: u32,
     /// The doc changed last; the others follow.
     pub(super) newest: Ref,
-    /// The greatest position of what was forgotten in docs that have no register any more.
-    pub(super) forgotten: u64,
+    /// The greatest position of what was forgotten in docs that have no register any more, by a part of the docs' hashes.
+    pub(super) forgotten: [u64; PARTS],
     /// The wheel has been turned up to here.
     pub(super) turned: u64,
     /// The wheel: what is due, by time.
@@ -41,7 +44,7 @@ impl Default for Head {
             fresh: 0,
             used: 0,
             newest: NIL,
-            forgotten: 0,
+            forgotten: [0; PARTS],
             turned: 0,
             wheel: [NIL; SLOTS],
             roles: [0; ROLES],
@@ -72,6 +75,7 @@ const BYTES: usize = 15;
 // Words of a doc's block.
 const DOC_DB: usize = 1;
 const DOC_LOG: usize = 2;
+const DOC_PART: usize = 3;
 const DOC_NUMBER: usize = 4;
 const DOC_FIRST: usize = 6;
 const DOC_PREVIOUS: usize = 7;
@@ -149,6 +153,11 @@ pub struct Turn<'t> {
     pub forgot: &'t mut dyn FnMut(Scope, u64),
 }
 
+/// Other bits of a doc's hash than buckets go by.
+fn part_of(hash: u64) -> usize {
+    (hash >> 48) as usize % PARTS
+}
+
 /// A shard to read.
 #[derive(Clone, Copy)]
 pub struct View<'m> {
@@ -216,7 +225,12 @@ impl<'m> View<'m> {
         get64(self.block(doc), DOC_POSITION)
     }
 
-    /// The greatest position of what was forgotten in a doc.
+    /// The greatest position of what was forgotten in a doc that has no register here, as far as is known.
+    pub(super) fn forgotten(&self, hash: u64) -> u64 {
+        self.head.forgotten[part_of(hash)]
+    }
+
+    /// The same of one that has.
     pub(super) fn doc_forgotten(&self, doc: Ref) -> u64 {
         get64(self.block(doc), DOC_FORGOTTEN)
     }
@@ -485,7 +499,8 @@ impl Shard<'_> {
             self.touch_doc(doc, position);
         }
         if self.view().block(doc)[DOC_FIRST] == NIL {
-            self.head.forgotten = self.head.forgotten.max(forgotten);
+            let part = self.view().block(doc)[DOC_PART] as usize;
+            self.head.forgotten[part] = self.head.forgotten[part].max(forgotten);
             self.unlink_doc(doc);
             self.unlink_from_bucket(doc);
             self.release(doc);
@@ -647,8 +662,9 @@ impl Shard<'_> {
         let doc = self.take_block();
         let bucket = self.view().doc_bucket(hash);
         self.link_into_bucket(doc, bucket);
-        let forgotten = self.head.forgotten;
+        let forgotten = self.view().forgotten(hash);
         let block = self.block(doc);
+        block[DOC_PART] = part_of(hash) as u32;
         block[DOC_DB] = scope.db;
         block[DOC_LOG] = scope.log;
         set64(block, DOC_NUMBER, scope.doc as u64);

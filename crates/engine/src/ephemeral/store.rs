@@ -246,7 +246,7 @@ pub fn since<M: Memory>(
     let mut found = Found::default();
     for shard in 0..memory.shards() {
         let answered = memory.read(shard, |view| {
-            let Some(doc) = view.find_doc(scope, scope_hash) else { return Ok(position >= view.head.forgotten) };
+            let Some(doc) = view.find_doc(scope, scope_hash) else { return Ok(position >= view.forgotten(scope_hash)) };
             if position < view.doc_forgotten(doc) {
                 return Ok(false);
             }

@@ -196,6 +196,23 @@ fn a_reader_behind_what_was_forgotten_is_told() {
 }
 
 #[test]
+fn what_was_forgotten_of_one_doc_outdates_few_others() {
+    let store = Vectors::new(2, 64);
+    let doc = |doc| Scope { doc, ..A };
+    let too_old =
+        |scope| store::since(&store, scope, name(scope, b"", b"").scope_hash, 0, None, 200_000).unwrap().too_old;
+    set(&store, &write(doc(1), "k", 5.0, "a", "1"), 0).unwrap();
+    store::turn(&store, 31_000, &Uncounted);
+    store::turn(&store, 100_000, &Uncounted);
+    assert!(too_old(doc(1)));
+    assert!((2..=1_000).filter(|number| too_old(doc(*number))).count() < 50);
+    // A doc that comes back knows what was forgotten before.
+    set(&store, &write(doc(1), "k", 5.0, "a", "1"), 100_000).unwrap();
+    assert!(too_old(doc(1)));
+    store.check();
+}
+
+#[test]
 fn memory_that_is_full_gives_up_what_expired_and_then_refuses() {
     let store = Vectors::new(1, 20);
     let long = "x".repeat(100);
