@@ -8,11 +8,13 @@ use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::error::Result;
 use crate::pg::function::{Args, Out};
+use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation, quote};
 use crate::pg::spi::{self, Connection, Param};
 use crate::pg::{datum, types, xact};
 use crate::repair;
 use crate::rows;
+use crate::store;
 use crate::track;
 
 /// Partitions of tracked tables whose triggers are not all there, or that have left: `(relid, root, state)`. From the catalog's
@@ -94,6 +96,8 @@ fn joined(c: &Connection, relid: Oid, root: Oid) -> Result<()> {
     let Some(rel) = Relation::try_open(relid, Lock::ShareRowExclusive) else { return Ok(()) };
     track::attach(c, &rel, root)?;
     if rel.kind() == b'r' {
+        // A push that does not see these rows must not write after what is logged of them here.
+        lock::lock(store::lock_class()?, root.to_u32(), Space::Tables);
         catalog::forget();
         track::adopt_rows(&catalog::tracked(relid)?, &rel)?;
     }

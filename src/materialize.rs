@@ -88,7 +88,7 @@ fn find_places<'b>(doc: i64, rows: &Rows<'b>) -> Result<FxHashMap<&'b str, Place
 }
 
 /// Where the rows of a name live, and will until the transaction ends: a table is locked before its columns are read, so that
-/// none comes or goes meanwhile, and while a name has no table, nobody may track one.
+/// none comes or goes meanwhile, and so are the partitions it has; while a name has no table, nobody may track one.
 fn find_place(doc: i64, tbl: &str) -> Result<Place> {
     let (mut gone, mut nobody_tracks) = (None, false);
     loop {
@@ -99,6 +99,9 @@ fn find_place(doc: i64, tbl: &str) -> Result<Place> {
                     && table.alias == tbl
                     && table.doc.is_none_or(|of| of == doc)
                 {
+                    if table.partitioned {
+                        lock::lock_shared(store::lock_class()?, relid.to_u32(), Space::Tables);
+                    }
                     return Ok(Place::Tracked(table));
                 }
                 gone = Some(relid);

@@ -13,7 +13,7 @@ pub enum Space {
     Peer,
     /// `(doc)`: who merges pages of row keys.
     Pages,
-    /// `(0)`: who says which names of the wire are tables.
+    /// `(0)`: who says which names of the wire are tables; `(root)`: who says which partitions are a table's.
     Tables,
 }
 
