@@ -67,7 +67,7 @@ impl Oplog {
     }
 
     /// What must come along with a piece: what it names that is younger than its own first event and, when it comes `early`,
-    /// before its turn, its parents. `rest` is all that may still be wanted; its first one is number `base`.
+    /// before its turn, its deps. `rest` is all that may still be wanted; its first one is number `base`.
     fn needed(&self, piece: &Piece, early: bool, rest: &[Wanted<'_>], base: usize, due: &mut Vec<usize>) {
         if planted::is(Bug::PageNotClosed) {
             return;
@@ -80,8 +80,6 @@ impl Oplog {
         });
         let mut needs: Vec<LocalId> = named.collect();
         if early {
-            let (peer, counter) = (self.events[piece.run.ops.start].0.peer, piece.run.counter_start);
-            needs.push(LocalId { peer, counter });
             needs.extend(piece.run.deps.iter().filter_map(|dep| self.graph.local(dep)));
         }
         for need in needs {
