@@ -201,7 +201,7 @@ fn rows_and_windows_hold_their_events() {
         { log }.events_on(&asked, least, &mut found).unwrap();
         let right: Vec<Vec<EventId>> = asked.iter().map(|&key| random.on(key, least)).collect();
         assert_eq!(found.len(), right.iter().map(Vec::len).sum::<usize>());
-        assert_eq!(found.is_empty(), found.len() == 0);
+        assert_eq!(found.is_empty(), right.iter().all(Vec::is_empty));
         check_found(&asked, &found, &right);
 
         // The same events as a log that keeps them otherwise may find them.
