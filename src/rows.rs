@@ -1,7 +1,7 @@
 //! Rows of tracked tables as the log knows them: row ids, and rows as a table shows them now.
 
-use crdt_engine::ops::OpBuf;
 use crdt_engine::ValueRef;
+use crdt_engine::ops::OpBuf;
 use rustc_hash::FxHashMap;
 
 use crate::catalog::{self, Table};

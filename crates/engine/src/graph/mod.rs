@@ -23,7 +23,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::id::{Dot, EventId, MAX_CLOCK};
+use crate::id::{EventId, MAX_CLOCK};
 
 pub use walk::{Difference, Relation, compare, difference, events_since, heads_of, lca, version_vector};
 
@@ -64,7 +64,7 @@ impl RunHead {
     /// Its clocks end where clocks do. A run that does not fit has no end.
     fn fits(&self) -> bool {
         let fits = |start: u64| start.checked_add(self.len).is_some_and(|end| end <= MAX_CLOCK + 1);
-        self.len > 0 && fits(self.counter_start) && fits(self.lamport_start)
+        fits(self.counter_start) && fits(self.lamport_start)
     }
 
     /// The run holds this counter.
@@ -179,19 +179,9 @@ impl Graph {
         runs.get(at).filter(|run| run.holds(id.counter))
     }
 
-    /// The event is known.
-    pub fn contains(&self, id: LocalId) -> bool {
-        id.counter < self.next_counter(id.peer)
-    }
-
     /// An event's lamport.
     pub fn lamport(&self, id: LocalId) -> Option<u64> {
         self.find_run(id).map(|run| run.lamport(id.counter))
-    }
-
-    /// An event with its lamport, by names.
-    pub fn dot(&self, id: LocalId) -> Option<Dot<'_>> {
-        Some(Dot { lamport: self.lamport(id)?, peer: self.name(id.peer), counter: id.counter })
     }
 
     /// The greatest lamport known, 0 in an empty graph.
@@ -207,11 +197,6 @@ impl Graph {
     /// A peer's runs, rising.
     pub fn runs_of(&self, peer: PeerIdx) -> &[RunHead] {
         self.runs.get(peer.0 as usize).map_or(&[], Vec::as_slice)
-    }
-
-    /// How many runs.
-    pub fn run_count(&self) -> usize {
-        self.runs.iter().map(Vec::len).sum()
     }
 
     /// Adds the next run of a peer. Errors: [`Error::BrokenGraph`] when it leaves a hole or overlaps, when a parent is not

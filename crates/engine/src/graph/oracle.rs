@@ -28,8 +28,10 @@ impl RandomGraph {
         for _ in 0..steps {
             let me = rng.below(peers.len());
             if rng.chance(45) {
+                // All that another knows, or an event of anybody's in the middle of a run, with its past.
                 let other = known[rng.below(peers.len())].clone();
-                known[me].extend(other);
+                let past = if rng.chance(30) { random.any_past(rng) } else { other };
+                known[me].extend(past);
             } else {
                 random.author(rng, peers[me], &mut known[me]);
             }
@@ -59,6 +61,12 @@ impl RandomGraph {
             self.parents.insert(id, parents);
         }
         self.graph.push(run).expect("made to fit");
+    }
+
+    /// An event's past; nothing when there is no event.
+    fn any_past(&self, rng: &mut Rng) -> Version {
+        let all: Vec<&Version> = self.pasts.values().collect();
+        if all.is_empty() { Version::new() } else { (*rng.pick(&all)).clone() }
     }
 
     /// Some events, at most three.

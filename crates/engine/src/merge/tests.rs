@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::oracle::{RandomRow, Shown, replay_row_slowly};
 use super::*;
-use crate::testkit::Rng;
+use crate::testkit::{Rng, seeds};
 
 fn shown<'a>(view: &RowView<'a>) -> Shown<'a> {
     view.exists().then(|| view.cells.iter().map(|c| (c.col, (c.value, c.dot()))).collect())
@@ -55,7 +55,12 @@ fn check_one(seed: u64) -> (usize, usize) {
 
     let full = merge_row_with_history(before.is_some(), log, batch);
     assert_eq!(patched(before.clone(), &full.patch), after, "with history");
+    if matches!(full.patch, Patch::Reset(_)) {
+        let (was, is) = (before.as_ref().expect("a row to reset"), after.as_ref().expect("a row afterwards"));
+        assert!(was.keys().any(|col| !is.contains_key(col)), "a reset where nothing vanishes");
+    }
     check_roots(&full, &events, &after);
+    check_bypassed(&before, log, batch, &after);
     match merge_row(before.is_some(), &window, batch) {
         Merged::NeedsHistory => {
             assert!(may_need_history(&window, batch));
@@ -69,6 +74,17 @@ fn check_one(seed: u64) -> (usize, usize) {
             }
             (1, 0)
         }
+    }
+}
+
+/// The table has the row when the log does not, or the other way round: a row that changes is then written whole.
+fn check_bypassed<'a>(before: &Shown<'a>, log: &[Candidate<'a>], batch: &[Candidate<'a>], after: &Shown<'a>) {
+    let table = before.is_none().then(BTreeMap::new);
+    let merge = merge_row_with_history(table.is_some(), log, batch);
+    assert_eq!(merge.last_delete, merge_row_with_history(before.is_some(), log, batch).last_delete);
+    match before == after {
+        true => assert!(merge.patch.is_none(), "what changes nothing mends nothing, either"),
+        false => assert_eq!(patched(table, &merge.patch), *after, "over a table of another mind"),
     }
 }
 
@@ -91,10 +107,67 @@ fn check_roots(merge: &RowMerge<'_>, events: &[Candidate<'_>], after: &Shown<'_>
     }
 }
 
+/// Events of one row, as `(lamport, what)`: `i` inserts, `x` inserts with a cell, `u` and `v` set x and y, `d` deletes,
+/// `f` is a default of x.
+fn events<'o>(ops: &'o mut crate::OpBuf, told: &[(u64, char)]) -> Vec<Candidate<'o>> {
+    let (t, x, y) = (ops.sym("t"), ops.sym("x"), ops.sym("y"));
+    for &(lamport, what) in told {
+        let value = ValueRef::Int(lamport as i64);
+        match what {
+            'i' => ops.insert(t, "r"),
+            'x' => ops.insert(t, "r").and_then(|()| ops.cell(x, value)),
+            'u' => ops.update(t, "r", x, value, Origin::Explicit),
+            'v' => ops.update(t, "r", y, value, Origin::Explicit),
+            'f' => ops.update(t, "r", x, value, Origin::Default(None)),
+            _ => ops.delete(t, "r"),
+        }
+        .unwrap();
+    }
+    let dot = |at: usize| Dot { lamport: told[at].0, peer: "p", counter: told[at].0 };
+    (0..told.len()).map(|at| Candidate { op: ops.get(at), dot: dot(at) }).collect()
+}
+
+/// Reading a row's whole history is dear, so it is asked for only where the window leaves something open.
+#[test]
+fn history_is_asked_for_only_where_it_decides() {
+    let (there, absent) = (true, false);
+    type Told = &'static [(u64, char)];
+    let cases: [(bool, Told, Told, bool, &str); 17] = [
+        (there, &[], &[(5, 'u')], false, "the table tells that the row stands"),
+        (absent, &[], &[(5, 'i'), (6, 'u')], false, "the batch makes the row"),
+        (there, &[(3, 'i')], &[(5, 'u')], false, "newer than every birth"),
+        (there, &[(5, 'i')], &[(3, 'u')], true, "counts if the row stood before 5"),
+        (there, &[(3, 'u'), (5, 'i')], &[(2, 'i')], true, "an older insert may bring it to life"),
+        (there, &[(4, 'u'), (5, 'i')], &[(6, 'u')], false, "what the row was before 5 is not the batch's doing"),
+        (absent, &[(5, 'i')], &[(6, 'u')], true, "table and log disagree"),
+        (there, &[(5, 'i')], &[(3, 'f')], true, "a default in an open cell"),
+        (there, &[(5, 'x')], &[(3, 'f')], false, "somebody wrote the cell"),
+        (there, &[], &[(5, 'f')], true, "of which life?"),
+        (there, &[], &[(5, 'f'), (6, 'u')], false, "somebody wrote the cell"),
+        (there, &[(3, 'f')], &[(4, 'v')], false, "the window's default is in the table, if it counts"),
+        (absent, &[(3, 'f')], &[(2, 'i')], true, "the window's default may come to life"),
+        (absent, &[(3, 'f')], &[(2, 'x')], false, "somebody wrote the cell"),
+        (absent, &[], &[(5, 'd')], false, "nothing to delete"),
+        (there, &[(3, 'i')], &[(5, 'd')], false, "the row goes"),
+        (absent, &[(3, 'i')], &[(5, 'd')], true, "table and log disagree"),
+    ];
+    for (exists, window, batch, asks, why) in cases {
+        let (mut ours, mut theirs) = (crate::OpBuf::new(), crate::OpBuf::new());
+        let (window, batch) = (events(&mut ours, window), events(&mut theirs, batch));
+        let asked = matches!(merge_row(exists, &window, &batch), Merged::NeedsHistory);
+        assert_eq!(asked, asks, "{why}: {window:?} {batch:?}");
+        assert!(!asked || may_need_history(&window, &batch));
+    }
+    let (mut ours, mut theirs) = (crate::OpBuf::new(), crate::OpBuf::new());
+    let (plain, default) = (events(&mut ours, &[(5, 'u'), (6, 'd')]), events(&mut theirs, &[(5, 'u'), (6, 'f')]));
+    assert!(!may_need_history(&[], &plain), "nobody wrote since");
+    assert!(may_need_history(&plain, &plain) && may_need_history(&[], &default));
+}
+
 #[test]
 fn window_history_and_replay_agree() {
     let (mut all, mut asked) = (0, 0);
-    for seed in 0..300_000 {
+    for seed in seeds(300_000) {
         let result = std::panic::catch_unwind(|| check_one(seed));
         let (n, h) = result.unwrap_or_else(|_| panic!("seed {seed}"));
         all += n;

@@ -67,7 +67,7 @@ pub struct RowMerge<'a> {
     pub cause: Option<Dot<'a>>,
     /// The row's greatest delete.
     pub last_delete: LastDelete<'a>,
-    /// Winners the patch leaves alone, by column.
+    /// Winners the patch leaves alone, by column; none when there is nothing to do.
     kept: Vec<Winner<'a>>,
 }
 
@@ -81,11 +81,6 @@ impl<'a> RowMerge<'a> {
         let replaced = find(self.patch.cells(), col).or_else(|| find(&self.kept, col)).and_then(Winner::root);
         let replaced = replaced.filter(|_| !planted::is(Bug::RootIsTheCause));
         Some(replaced.map_or(cause, |root| root.max(cause)))
-    }
-
-    /// The cells of [`Patch::cells`] and the competing ones that stay, that is, what is known to be shown.
-    pub fn shown(&self) -> impl Iterator<Item = &Winner<'a>> {
-        self.patch.cells().iter().chain(&self.kept)
     }
 }
 
@@ -212,7 +207,7 @@ fn merge_known<'a>(exists_now: bool, before: &RowView<'a>, after: RowView<'a>) -
     let last_delete = LastDelete::Known(after.last_delete);
     let differs = before.exists() != after.exists() || !same_cells(&before.cells, &after.cells);
     if !differs {
-        return RowMerge { kept: after.cells, ..nothing(last_delete) };
+        return nothing(last_delete);
     }
     let vanished = before.cells.iter().any(|c| after.cell(c.col).is_none());
     if !exists_now || !after.exists() || !before.exists() || vanished {
@@ -234,7 +229,7 @@ fn update<'a>(
     last_delete: LastDelete<'a>,
 ) -> RowMerge<'a> {
     if changed.is_empty() {
-        return RowMerge { kept, ..nothing(last_delete) };
+        return nothing(last_delete);
     }
     RowMerge { cause: cause(&changed, birth), patch: Patch::Update(changed), last_delete, kept }
 }

@@ -8,6 +8,8 @@
 
 mod history;
 mod page;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

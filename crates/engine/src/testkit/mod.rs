@@ -33,6 +33,6 @@ pub use corrupt::corrupt;
 pub use exhaustive::{Model, Tried};
 
 pub use ledger::Ledger;
-pub use rng::Rng;
+pub use rng::{Rng, seeds};
 pub use suite::{Report, check_all, run_one};
 pub use world::{Stats, World};

@@ -1,5 +1,11 @@
 //! Seeded randomness for tests: every failure is a seed.
 
+/// The seeds of a test that tries `count` random inputs; with `CRDT_STRIDE=n` every n-th of them.
+pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let stride = std::env::var("CRDT_STRIDE").map_or(1, |text| text.parse().expect("CRDT_STRIDE is a number"));
+    (0..count).step_by(stride)
+}
+
 /// SplitMix64 (Steele, Lea and Flood 2014): one word of state, any seed is good.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
