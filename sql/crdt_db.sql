@@ -79,7 +79,7 @@ CREATE TABLE crdt.event_key_page (
 ALTER TABLE crdt.event_key_page ALTER COLUMN entries SET STORAGE EXTERNAL;
 ALTER TABLE crdt.event_key_page SET (toast_tuple_target = 8160);
 CREATE SEQUENCE crdt.page_set AS bigint;
-COMMENT ON TABLE crdt.event_key_page IS 'Which large runs touch a row: per flush one set of pages of (hash, run), sorted by hash';
+COMMENT ON TABLE crdt.event_key_page IS 'Which large runs touch a row: sets of pages of (hash, run), a page for hashes that begin with the same bits';
 COMMENT ON SEQUENCE crdt.page_set IS 'Numbers the sets of crdt.event_key_page';
 
 CREATE TABLE crdt.tracked_table (

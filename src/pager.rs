@@ -262,6 +262,10 @@ impl<'p> Pager<'p> {
 
     /// What derived updates of a run name, as cursors and counters: a run need not depend on it.
     fn roots(&self, row: &Row<'_>) -> Result<Vec<(usize, u64)>> {
+        // Nobody else's events are wanted, and a peer's own come in their order: its operations need not be read twice.
+        if self.cursors.len() == 1 {
+            return Ok(Vec::new());
+        }
         let read = |ops: &[u8]| codec::roots(ops, &store::stored_limits());
         let roots = row.with_bytes(11, read).unwrap_or_else(|| Ok(Vec::new()))?;
         let cursor = |root: EventId| Some((*self.index.get(&self.log.number(&root.peer)?)?, root.counter));

@@ -156,8 +156,8 @@ impl Comparison<'_, '_> {
             memory.row(|| -> Result<()> {
                 let (peer, counter, lamport) = (run.i32(2), run.i64(3) as u64, run.i64(5) as u64);
                 let mut ops = OpBuf::new();
-                let bytes = run.bytes(11).unwrap_or_default();
-                let offsets = codec::decode_rows(&bytes, &store::stored_limits(), &wanted, &mut ops)?;
+                let decode = |bytes: &[u8]| codec::decode_rows(bytes, &store::stored_limits(), &wanted, &mut ops);
+                let offsets = run.with_bytes(11, decode).unwrap_or_else(|| Ok(Vec::new()))?;
                 for (op, offset) in ops.iter().zip(offsets) {
                     let source = Source { doc, peer, counter: counter + offset, lamport: lamport + offset };
                     into.put(op, source)?;
