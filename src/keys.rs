@@ -4,7 +4,7 @@
 //! set of pages a flush, in a tier by its size. Sets are merged by eights into the next tier, as in a log-structured merge
 //! tree (O'Neil et al. 1996), so that a look-up searches few of them and a write pays for its entries a few times in all.
 //!
-//! A page holds the hashes that begin with the same bits, as a bucket of a hash table does: so it is found by equality. A
+//! A page holds the hashes of an equal part of all, as a bucket of a hash table does: so it is found by equality. A
 //! search for the last page that begins at or below a hash costs several times that, because PostgreSQL looks at every
 //! entry of the index's page that might do.
 
@@ -13,25 +13,29 @@ use crdt_engine::alloc;
 use crate::catalog::{self, Names};
 use crate::error::{Error, Result, state};
 use crate::pg::lock::{self, Space};
-use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Key, Lock, Relation, Snapshot};
+use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Key, Lock, Relation, Row, Snapshot};
 use crate::pg::{entry, xact};
 use crate::store::{Author, NewRun, get_varint, lock_class, put_varint};
 
 /// A flush that touches more rows than this indexes them as pages.
 const SMALL: usize = 16;
-/// Entries of a part of a page, at most: with the longest numbers its row stays inside a heap page.
-const PART_ENTRIES: usize = 512;
-/// Entries of a page on average, at most: seldom more than one part.
-const PAGE_ENTRIES: usize = 432;
+/// Bytes of the entries of a part of a page, at most: its row stays inside a heap page.
+const PART_BYTES: usize = 8000;
+/// How full pages are on average, in hundredths: few have a second part. Hashes fall on pages by chance, a thousand give or
+/// take thirty.
+const FILL: usize = 90;
+/// Pages that a search passes in the index rather than look the next wanted one up, for each hash.
+const PASSED: usize = 32;
 /// Sets of a tier that are merged into one of the next.
 const FAN: usize = 8;
 /// Entries that a set of the first tier may have; each further tier's may have [`FAN`] times as many.
 const FIRST_TIER_ENTRIES: usize = 2048;
 /// Sets of this tier are merged no further: what is merged is held in memory, a million entries at most.
 const LAST_TIER: i64 = 3;
-/// A set's number is its tier, then how many bits of a hash say its page, then the next of a sequence.
-const TIER_SHIFT: u32 = 56;
-const BITS_SHIFT: u32 = 48;
+/// A set's number is its tier, then one less than the number of its pages, then the next of a sequence.
+const TIER_SHIFT: u32 = 60;
+const PAGES_SHIFT: u32 = 40;
+const MAX_PAGES: usize = 1 << (TIER_SHIFT - PAGES_SHIFT);
 
 /// One row touched by one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +51,16 @@ fn upper_half(hash: i64) -> u32 {
     (hash as u64 >> 32) as u32
 }
 
-/// How many bits of a hash say its page in a set of so many entries.
-fn bits_for(entries: usize) -> u32 {
-    entries.div_ceil(PAGE_ENTRIES).next_power_of_two().trailing_zeros()
+/// The number of a set of entries that take so many bytes each.
+fn set_number(tier: i64, entries: usize, width: usize, next: i64) -> i64 {
+    let pages = (entries * width * 100).div_ceil(PART_BYTES * FILL).clamp(1, MAX_PAGES);
+    tier << TIER_SHIFT | (pages as i64 - 1) << PAGES_SHIFT | next
 }
 
 /// The page of a hash in a set.
 fn page_of(set: i64, hash: u32) -> u32 {
-    let bits = (set >> BITS_SHIFT & 0xff) as u32;
-    hash.checked_shr(32 - bits).unwrap_or(0)
+    let pages = (set >> PAGES_SHIFT) as u64 % MAX_PAGES as u64 + 1;
+    ((u64::from(hash) * pages) >> 32) as u32
 }
 
 fn count(runs: &[NewRun]) -> usize {
@@ -109,11 +114,12 @@ fn tier_of(entries: usize) -> i64 {
 fn write_set(names: &Names, pages: &Relation, doc: i64, tier: i64, entries: &mut [Entry]) {
     // Each run's keys, or each set's, are in order already: a sort that merges what it finds sorted is the faster one.
     entries.sort_by_key(|e| e.hash);
-    let set =
-        tier << TIER_SHIFT | i64::from(bits_for(entries.len())) << BITS_SHIFT | relation::next_value(names.page_seq);
+    let width =
+        4 + Span::of(entries.iter().map(|e| e.peer as u64)).width + Span::of(entries.iter().map(|e| e.counter)).width;
+    let set = set_number(tier, entries.len(), width, relation::next_value(names.page_seq));
     let mut inserter = Inserter::new(pages);
     for page in entries.chunk_by(|a, b| page_of(set, a.hash) == page_of(set, b.hash)) {
-        for (part, chunk) in page.chunks(PART_ENTRIES).enumerate() {
+        for (part, chunk) in page.chunks(PART_BYTES / width).enumerate() {
             inserter.insert(&[
                 Field::I64(doc),
                 Field::I64(set),
@@ -223,25 +229,46 @@ fn search_set(
     snapshot: Snapshot,
     runs: &mut Vec<(i32, u64)>,
 ) -> Result<()> {
-    let key_of = |page: u32| {
-        let page = Field::I64(i64::from(page));
-        [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Eq, page)]
+    let of_page = |page: u32| {
+        let from = hashes.partition_point(|hash| page_of(set, *hash) < page);
+        let alike = hashes[from..].partition_point(|hash| page_of(set, *hash) == page);
+        &hashes[from..from + alike]
     };
-    let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &key_of(0), false);
-    for of_page in hashes.chunk_by(|a, b| page_of(set, *a) == page_of(set, *b)) {
+    let key_of = |from: u32, to: u32| {
+        let (from, to) = (Field::I64(i64::from(from)), Field::I64(i64::from(to)));
+        [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Ge, from), (3, Cmp::Le, to)]
+    };
+    let (Some(first), Some(last)) = (hashes.first(), hashes.last()) else { return Ok(()) };
+    let (first, last) = (page_of(set, *first), page_of(set, *last));
+    let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &key_of(first, last), false);
+    if (last - first) as usize <= hashes.len() * PASSED {
+        let mut scan = scan.reading_entries();
+        while let Some(row) = scan.next_where(3, |page| !of_page(page as u32).is_empty()) {
+            entry::check_interrupts();
+            search_part(&row, of_page(row.i64(3) as u32), runs)?;
+        }
+        return Ok(());
+    }
+    for alike in hashes.chunk_by(|a, b| page_of(set, *a) == page_of(set, *b)) {
         entry::check_interrupts();
-        scan.again(&key_of(page_of(set, of_page[0])));
+        let page = page_of(set, alike[0]);
+        scan.again(&key_of(page, page));
         // A page with a row that many runs touch has several parts.
         while let Some(row) = scan.next_row() {
-            row.with_bytes(5, |bytes| -> Result<()> {
-                let part = Page::read(bytes).ok_or_else(malformed)?;
-                let mut found = of_page.iter().flat_map(|hash| part.find(*hash));
-                found.try_for_each(|run| Ok(alloc::push(runs, run)?))
-            })
-            .ok_or_else(malformed)??;
+            search_part(&row, alike, runs)?;
         }
     }
     Ok(())
+}
+
+/// Looks for hashes in a part of their page.
+fn search_part(row: &Row<'_>, hashes: &[u32], runs: &mut Vec<(i32, u64)>) -> Result<()> {
+    row.with_bytes(5, |bytes| {
+        let part = Page::read(bytes).ok_or_else(malformed)?;
+        let mut found = hashes.iter().flat_map(|hash| part.find(*hash));
+        found.try_for_each(|run| Ok(alloc::push(runs, run)?))
+    })
+    .ok_or_else(malformed)?
 }
 
 /// A part of a page: how many entries; their sorted hashes, four bytes each; their peers, then their first counters, each as the
@@ -257,10 +284,22 @@ fn encode_page(entries: &[Entry]) -> Vec<u8> {
     out
 }
 
+/// The least of some numbers, and how many bytes the distances of the others from it take.
+struct Span {
+    least: u64,
+    width: usize,
+}
+
+impl Span {
+    fn of(numbers: impl Iterator<Item = u64> + Clone) -> Span {
+        let least = numbers.clone().min().unwrap_or(0);
+        let range = numbers.max().unwrap_or(0) - least;
+        Span { least, width: (64 - range.leading_zeros()).div_ceil(8) as usize }
+    }
+}
+
 fn put_numbers(out: &mut Vec<u8>, numbers: impl Iterator<Item = u64> + Clone) {
-    let least = numbers.clone().min().unwrap_or(0);
-    let range = numbers.clone().max().unwrap_or(0) - least;
-    let width = (64 - range.leading_zeros()).div_ceil(8) as usize;
+    let Span { least, width } = Span::of(numbers.clone());
     put_varint(out, least);
     out.push(width as u8);
     for n in numbers {
@@ -326,9 +365,28 @@ impl<'p> Page<'p> {
 
     /// The runs of a hash.
     fn find(&self, hash: u32) -> impl Iterator<Item = (i32, u64)> {
-        let first = self.hashes.partition_point(|h| u32::from_le_bytes(*h) < hash);
+        let first = self.first_from(hash);
         let same = self.hashes[first..].iter().take_while(move |h| u32::from_le_bytes(**h) == hash);
         (first..).zip(same).map(|(i, _)| self.run(i))
+    }
+
+    /// The first entry with this hash or a greater one. Hashes lie evenly, so its place is guessed, and the way from there
+    /// is short: a search by halves would have to wait for memory more often.
+    fn first_from(&self, hash: u32) -> usize {
+        let at = |i: usize| u32::from_le_bytes(self.hashes[i]);
+        let Some(last) = self.hashes.len().checked_sub(1) else { return 0 };
+        if hash <= at(0) || hash > at(last) {
+            return if hash <= at(0) { 0 } else { last + 1 };
+        }
+        let part = u64::from(hash - at(0)) * last as u64 / u64::from(at(last) - at(0));
+        let mut i = part as usize;
+        while at(i) >= hash {
+            i -= 1;
+        }
+        while at(i) < hash {
+            i += 1;
+        }
+        i
     }
 }
 
@@ -345,7 +403,7 @@ mod tests {
         let bytes = encode_page(&entries);
         let page = Page::read(&bytes).expect("well-formed");
         assert_eq!(page.entries().collect::<Vec<_>>(), entries);
-        for hash in [0, 60_000_003, 69 * 60_000_003, 1, u32::MAX] {
+        for hash in (0..70).map(|i| i * 60_000_003).flat_map(|h| [h, h + 1]).chain([u32::MAX]) {
             let meant = entries.iter().filter(|e| e.hash == hash).map(|e| (e.peer, e.counter));
             assert_eq!(page.find(hash).collect::<Vec<_>>(), meant.collect::<Vec<_>>(), "{hash}");
         }
@@ -357,11 +415,12 @@ mod tests {
     }
 
     #[test]
-    fn a_page_holds_the_hashes_that_begin_alike() {
-        let bits = |set: i64| set << BITS_SHIFT | 7;
-        assert_eq!([0, 1, 4].map(|b| page_of(bits(b), 0xabcd_ef01)), [0, 1, 0xa]);
-        assert_eq!(page_of(LAST_TIER << TIER_SHIFT | bits(8), u32::MAX), 0xff);
-        assert_eq!([1, PAGE_ENTRIES, PAGE_ENTRIES + 1, 1 << 20].map(bits_for), [0, 0, 1, 12]);
+    fn a_set_has_as_many_pages_as_it_needs() {
+        let pages = |entries, width| page_of(set_number(LAST_TIER, entries, width, 77), u32::MAX) + 1;
+        assert_eq!([(1, 20), (1028, 7), (1029, 7), (1 << 20, 7)].map(|(n, width)| pages(n, width)), [1, 1, 2, 1020]);
+        assert_eq!(pages(usize::MAX >> 12, 20), MAX_PAGES as u32);
+        let third = set_number(0, 3000, 7, 1);
+        assert_eq!([0, u32::MAX / 3, u32::MAX / 3 + 1, u32::MAX].map(|hash| page_of(third, hash)), [0, 0, 1, 2]);
     }
 
     #[test]
@@ -390,10 +449,11 @@ mod tests {
             peer: if i == 0 { 1 } else { i32::MAX - i as i32 },
             counter: if i == 0 { 0 } else { (1 << 53) - 1 - i as u64 },
         };
-        let worst: Vec<Entry> = (0..PART_ENTRIES).map(entry).collect();
-        assert!(encode_page(&worst).len() < 8000, "{}", encode_page(&worst).len());
-        let usual: Vec<Entry> =
-            (0..PAGE_ENTRIES).map(|i| Entry { hash: i as u32, peer: 7, counter: i as u64 * 30_000 }).collect();
-        assert!(encode_page(&usual).len() < 3950, "{}", encode_page(&usual).len());
+        let worst: Vec<Entry> = (0..PART_BYTES / 15).map(entry).collect();
+        assert!(
+            (PART_BYTES - 20..PART_BYTES + 40).contains(&encode_page(&worst).len()),
+            "{}",
+            encode_page(&worst).len()
+        );
     }
 }
