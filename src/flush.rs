@@ -129,13 +129,11 @@ fn begin_write(doc: i64, slot: usize) -> Known {
     read(doc_key(doc), slot)
 }
 
-/// See [`docstate::quiet`]. A prepared transaction may have written before this server started, and is not counted.
+/// See [`docstate::quiet`]. A prepared transaction may have written before this server started, and is not counted: whether
+/// there is one is asked last, because who prepares is counted until it is to be seen as prepared.
 pub fn quiet(doc: i64) -> Option<u64> {
-    if xact::prepared_possible() {
-        return None;
-    }
     let own = TRANSACTION.with_borrow(|t| u32::from(t.writing.contains(&doc)));
-    docstate::quiet(doc_key(doc), own)
+    docstate::quiet(doc_key(doc), own).filter(|_| !xact::any_prepared())
 }
 
 /// Remembers what was written, for the end of the transaction.

@@ -131,8 +131,26 @@ pub fn snapshot_sees(xid: u32) -> bool {
     unsafe { !pg_sys::XidInMVCCSnapshot(pg_sys::TransactionId::from_inner(xid), pg_sys::GetTransactionSnapshot()) }
 }
 
-/// May there be prepared transactions?
-pub fn prepared_possible() -> bool {
+/// Is there a prepared transaction in this database?
+#[cfg(not(feature = "pg13"))]
+pub fn any_prepared() -> bool {
+    // SAFETY: as many entries as the setting says, in shared memory; one that is not used any more keeps the number of a
+    // transaction that has ended.
+    unsafe {
+        let entries = 0..super::unbound::max_prepared_xacts() as usize;
+        entries.map(|i| pg_sys::PreparedXactProcs.add(i)).any(|entry| {
+            let database = (&raw const (*entry).databaseId).read_volatile();
+            let xid = (&raw const (*entry).xid).read_volatile();
+            database == pg_sys::MyDatabaseId
+                && xid != pg_sys::InvalidTransactionId
+                && pg_sys::TransactionIdIsInProgress(xid)
+        })
+    }
+}
+
+/// May there be a prepared transaction?
+#[cfg(feature = "pg13")]
+pub fn any_prepared() -> bool {
     // SAFETY: a plain read.
     unsafe { super::unbound::max_prepared_xacts() > 0 }
 }
