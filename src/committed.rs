@@ -2,6 +2,7 @@
 //! itself. Ids of our own events come back when we are rolled back, so nobody is told of them before. Changes nothing,
 //! neither on disk nor in shared memory, and so works on a standby.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -18,12 +19,16 @@ use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, Snapshot};
 use crate::pg::{entry, xact};
 use crate::store::{self, RunHead};
 
+/// Runs that are read for a frontier which goes with something else: a page, an answer, a notification.
+pub const HEAD_BUDGET: usize = 2_000;
+
 /// A doc's log as the statement sees it.
 pub struct Log {
     /// The doc.
     pub doc: i64,
     names: BTreeMap<i32, String>,
     numbers: FxHashMap<String, i32>,
+    tails: OnceCell<Vec<RunHead>>,
 }
 
 /// Is this run of another transaction than ours?
@@ -37,7 +42,7 @@ impl Log {
         catalog::doc(doc)?;
         let peers = store::peers(doc, Snapshot::Active)?;
         let numbers = peers.iter().map(|(number, name)| (name.clone(), *number)).collect();
-        Ok(Log { doc, names: peers.into_iter().collect(), numbers })
+        Ok(Log { doc, names: peers.into_iter().collect(), numbers, tails: OnceCell::new() })
     }
 
     /// Peers, in the order of their numbers. Some may have no committed event.
@@ -70,30 +75,34 @@ impl Log {
         Ok(store::run_at(self.doc, peer, counter, Snapshot::Active)?.filter(is_committed))
     }
 
-    /// A peer's last run.
-    pub fn tail(&self, peer: i32) -> Result<Option<RunHead>> {
+    /// The last runs of some peers, of those that have one.
+    fn tails_of(&self, peers: impl Iterator<Item = i32>) -> Result<Vec<RunHead>> {
         let names = catalog::names()?;
         let rel = Relation::open(names.run, Lock::AccessShare);
-        let keys = [(1, Cmp::Eq, Field::I64(self.doc)), (2, Cmp::Eq, Field::I32(peer))];
-        let mut scan = IndexScan::new(&rel, names.run_pkey, Snapshot::Active, &keys, true);
-        while let Some(row) = scan.next_row() {
-            entry::check_interrupts();
-            let head = store::head_of(&row)?;
-            if is_committed(&head) {
-                return Ok(Some(head));
+        let key_of = |peer| [(1, Cmp::Eq, Field::I64(self.doc)), (2, Cmp::Eq, Field::I32(peer))];
+        let mut scan = IndexScan::new(&rel, names.run_pkey, Snapshot::Active, &key_of(0), true);
+        let mut tails = Vec::new();
+        for peer in peers {
+            scan.again(&key_of(peer));
+            while let Some(row) = scan.next_row() {
+                entry::check_interrupts();
+                let head = store::head_of(&row)?;
+                if is_committed(&head) {
+                    tails.push(head);
+                    break;
+                }
             }
         }
-        Ok(None)
+        Ok(tails)
     }
 
-    /// Every peer's last run, by number.
-    pub fn tails(&self) -> Result<Vec<RunHead>> {
-        let mut tails = Vec::with_capacity(self.names.len());
-        for peer in self.names.keys() {
-            entry::check_interrupts();
-            tails.extend(self.tail(*peer)?);
+    /// Every peer's last run, by number. Read once: a doc may have thousands of peers.
+    pub fn tails(&self) -> Result<&[RunHead]> {
+        if let Some(tails) = self.tails.get() {
+            return Ok(tails);
         }
-        Ok(tails)
+        let tails = self.tails_of(self.names.keys().copied())?;
+        Ok(self.tails.get_or_init(|| tails))
     }
 
     /// The version vector that tails amount to.
@@ -106,7 +115,7 @@ impl Log {
     pub fn heads(&self, budget: usize) -> Result<Vec<LocalId>> {
         let mut heads = match self.remembered_heads()? {
             Some(heads) => heads,
-            None => self.uncovered(self.tails()?, budget)?,
+            None => self.uncovered(budget)?,
         };
         heads.sort_unstable();
         Ok(heads)
@@ -126,13 +135,13 @@ impl Log {
         if self.newest()?.is_some_and(|newest| !is_head(&newest)) {
             return Ok(None);
         }
-        for (slot, peer) in self.slots()? {
-            let noted = |run: &RunHead| {
-                tails.get(slot).is_some_and(|tail| (tail.peer, tail.next) == (run.peer, run.counter_end + 1))
-            };
-            if self.tail(peer)?.is_some_and(|run| !is_head(&run) && !noted(&run)) {
-                return Ok(None);
-            }
+        let slots = self.slots()?;
+        let noted = |run: &RunHead| {
+            let slot = slots.get(&run.peer).and_then(|slot| tails.get(*slot));
+            slot.is_some_and(|tail| (tail.peer, tail.next) == (run.peer, run.counter_end + 1))
+        };
+        if self.tails_of(slots.keys().copied())?.iter().any(|run| !is_head(run) && !noted(run)) {
+            return Ok(None);
         }
         for head in &heads {
             xact::flush_commit(head.xid);
@@ -140,11 +149,11 @@ impl Log {
         Ok(Some(heads.iter().map(|h| local(h.peer, h.counter)).collect()))
     }
 
-    /// The slots that have written since the server started, each with its peer.
-    fn slots(&self) -> Result<Vec<(usize, i32)>> {
+    /// The peers that have written plain SQL since the server started, each with its slot.
+    fn slots(&self) -> Result<BTreeMap<i32, usize>> {
         let prefix = flush::own_prefix(self.doc)? + ":";
         let slot = |name: &str| name.strip_prefix(&prefix)?.parse().ok();
-        Ok(self.peers().filter_map(|(peer, name)| Some((slot(name)?, peer))).collect())
+        Ok(self.peers().filter_map(|(peer, name)| Some((peer, slot(name)?))).collect())
     }
 
     /// The run that reaches the greatest lamport: nothing can depend on its last event.
@@ -164,7 +173,8 @@ impl Log {
 
     /// The tails that no run depends on. What depends on a tail has a greater lamport and came soon after as a rule, so
     /// the log is read upwards from each tail until its cover is found.
-    fn uncovered(&self, mut tails: Vec<RunHead>, budget: usize) -> Result<Vec<LocalId>> {
+    fn uncovered(&self, budget: usize) -> Result<Vec<LocalId>> {
+        let mut tails: Vec<&RunHead> = self.tails()?.iter().collect();
         tails.sort_unstable_by_key(|t| t.lamport_end);
         flush_commits(&tails.iter().map(|t| t.xmin).collect());
         let names = catalog::names()?;

@@ -9,7 +9,7 @@ use crdt_engine::wire::json;
 
 use crate::broadcast::{self, Channel, Database};
 use crate::catalog;
-use crate::committed::Log;
+use crate::committed::{HEAD_BUDGET, Log};
 use crate::error::{Result, state};
 use crate::pg::spi;
 use crate::pg::{self, worker};
@@ -22,8 +22,6 @@ const LINGER: Duration = Duration::from_secs(10);
 const BACK_OFF: Duration = Duration::from_secs(1);
 /// Docs announced in one go when all of them are.
 const EVERY_DOC_PAGE: i64 = 1_000;
-/// Heads looked for in the log of a doc that shared memory does not know: more is spanned by tails.
-const HEAD_BUDGET: usize = 10_000;
 
 /// The worker's life.
 pub fn run() {

@@ -8,7 +8,7 @@ use crdt_engine::wire::{Ahead, PullRequest, Run, Versions};
 use crdt_engine::{EventId, Limits, OpBuf, codec};
 
 use crate::catalog;
-use crate::committed::Log;
+use crate::committed::{HEAD_BUDGET, Log};
 use crate::error::{Error, Result, state};
 use crate::pager::{self, PageLimit, Position, Sink};
 use crate::pg::function::{Args, Out};
@@ -20,8 +20,6 @@ use crate::store;
 const PAGE_OPS: u64 = 10_000;
 /// A page ends after this many bytes: in JSON, or as the log stores them.
 const PAGE_BYTES: usize = 8 << 20;
-/// Runs read for the frontier that goes with a page, at most.
-const HEAD_BUDGET: usize = 5_000;
 /// Consecutive runs are told as one in JSON up to this many operations.
 const JOINED_OPS: usize = 4096;
 /// And this many bytes of memory.

@@ -7,7 +7,7 @@ use crdt_engine::{Limits, Origin, ValueRef};
 
 use crate::buffer;
 use crate::catalog;
-use crate::committed::Log;
+use crate::committed::{HEAD_BUDGET, Log};
 use crate::error::Result;
 use crate::flush;
 use crate::ingest::{self, Ingested, Source};
@@ -63,7 +63,7 @@ fn answer(
 
 fn respond(doc: i64, done: Ingested, told: Vec<EventId>) -> Result<PushResponse> {
     let log = Log::open(doc)?;
-    let mut versions = log.versions(&log.tails()?)?;
+    let mut versions = log.versions(log.tails()?)?;
     let told: Versions = told.into_iter().map(|id| (id.peer, id.counter)).collect();
     let ahead = pull::ahead(&log, &told)?;
     let frontier = frontier_after(&log, &done, &mut versions)?;
@@ -72,7 +72,7 @@ fn respond(doc: i64, done: Ingested, told: Vec<EventId>) -> Result<PushResponse>
 
 /// The doc's state when this push commits: what is committed and what it brought.
 fn frontier_after(log: &Log, done: &Ingested, versions: &mut Versions) -> Result<Vec<EventId>> {
-    let mut frontier = log.frontier(&log.heads(usize::MAX)?)?;
+    let mut frontier = log.frontier(&log.heads(HEAD_BUDGET)?)?;
     frontier.retain(|head| {
         let passed = done.reached.get(&head.peer).is_some_and(|last| *last >= head.counter);
         !passed && !done.covered.iter().any(|dep| dep.peer == head.peer && dep.counter >= head.counter)

@@ -66,7 +66,7 @@ pub fn events_since(args: &Args<'_>) -> Result<Out> {
 fn committed_versions(log: &Log) -> Result<Versions> {
     let tails = log.tails()?;
     committed::flush_commits(&tails.iter().map(|t| t.xmin).collect());
-    log.versions(&tails)
+    log.versions(tails)
 }
 
 fn frontier_json(frontier: &[EventId]) -> Result<String> {
