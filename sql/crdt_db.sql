@@ -51,6 +51,8 @@ CREATE TABLE crdt.event_run (
 CREATE INDEX event_run_row ON crdt.event_run (doc, row_hash);
 CREATE INDEX event_run_lamport ON crdt.event_run (doc, lamport_end);
 ALTER TABLE crdt.event_run ALTER COLUMN ops SET STORAGE EXTERNAL;
+-- Inline: most runs fit a page, and a value out of line costs more to fetch than to read.
+ALTER TABLE crdt.event_run SET (toast_tuple_target = 8160);
 COMMENT ON TABLE crdt.event_run IS 'The log: append-only runs of consecutive events of one peer, operations as in docs/format.md';
 COMMENT ON COLUMN crdt.event_run.counter_end IS 'The run''s last counter';
 COMMENT ON COLUMN crdt.event_run.lamport_end IS 'The run''s last lamport: no event of it competes with anything newer';
