@@ -62,7 +62,7 @@ fn of_doc(table: &Table, doc: i64, row: &str, lines: &mut Rows) -> Result<()> {
     let log = Log::open(doc)?;
     let hashes = [store::row_hash(&table.alias, row)];
     let wanted = RowSet::new([(table.alias.as_str(), row)]);
-    let found = store::events_on_rows(doc, &hashes, &wanted, Snapshot::Active)?;
+    let found = store::events_on_rows(doc, &hashes, &wanted, 0, Snapshot::Active)?;
     let mut events: Vec<(Candidate<'_>, RunHead)> = Vec::new();
     for (at, (peer, counter, lamport)) in found.of.iter().enumerate() {
         // What we wrote ourselves and have not committed is nobody's history yet.

@@ -175,9 +175,9 @@ impl<'b> Target<'_, 'b> {
     fn attempt(&self, least: u64, want_ops: bool, portions: &[Range<usize>]) -> Result<Attempt> {
         let exists = self.lock_existing()?;
         let quiet_since = flush::quiet(self.doc);
-        let known = Competition::read(self.doc, self.rows, Some(least))?;
+        let known = Competition::read(self.doc, self.rows, least)?;
         let undecided = self.undecided(&exists, &known);
-        let history = Competition::of_some(self.doc, self.rows, &undecided)?;
+        let history = Competition::of_some(self.doc, self.rows, &undecided, 0)?;
         let sources = Sources {
             exists: &exists,
             window: Rows::found(self.rows.keys(), &known.found),
@@ -200,7 +200,7 @@ impl<'b> Target<'_, 'b> {
                 }
                 let quiet = quiet_since.is_some() && flush::quiet(self.doc) == quiet_since;
                 // Somebody may have inserted and deleted one of the rows between our look and our write.
-                let moved = !quiet && Competition::read(self.doc, self.rows, Some(least))?.len() != known.len();
+                let moved = !quiet && Competition::read(self.doc, self.rows, least)?.len() != known.len();
                 Ok((!moved).then_some(outcome))
             })
         });
@@ -444,24 +444,21 @@ struct Competition {
 }
 
 impl Competition {
-    /// Reads what has an effective lamport of at least `least`, or more; `None`: everything.
-    fn read(doc: i64, rows: &Rows<'_>, least: Option<u64>) -> Result<Competition> {
+    /// Reads what has an effective lamport of at least `least`: from the end of the log, or by row when too much of it
+    /// is younger.
+    fn read(doc: i64, rows: &Rows<'_>, least: u64) -> Result<Competition> {
         let _now = xact::ActiveSnapshot::push_latest();
         let all: Vec<usize> = (0..rows.keys().len()).collect();
-        if let Some(least) = least {
-            let budget = WINDOW_RUNS + all.len() / ROWS_A_RUN;
-            let wanted = RowSet::new(rows.keys().iter().copied());
-            let window = store::events_since_lamport(doc, least, budget, &wanted, Snapshot::Active)?;
-            if let Some(events) = window {
-                return Ok(Competition { found: collect(rows, &events, least)?, whole: false });
-            }
+        let budget = WINDOW_RUNS + all.len() / ROWS_A_RUN;
+        let wanted = RowSet::new(rows.keys().iter().copied());
+        match store::events_since_lamport(doc, least, budget, &wanted, Snapshot::Active)? {
+            Some(events) => Self::new(rows, &events, least),
+            None => Self::of_some(doc, rows, &all, least),
         }
-        let whole = Self::of_some(doc, rows, &all)?;
-        Ok(Competition { whole: true, ..whole })
     }
 
-    /// Reads everything on some of the rows.
-    fn of_some(doc: i64, rows: &Rows<'_>, some: &[usize]) -> Result<Competition> {
+    /// The same for some of the rows, by row.
+    fn of_some(doc: i64, rows: &Rows<'_>, some: &[usize], least: u64) -> Result<Competition> {
         if some.is_empty() {
             return Ok(Competition { found: Found::new(), whole: false });
         }
@@ -469,8 +466,13 @@ impl Competition {
         let keys = || some.iter().map(|i| rows.keys()[*i]);
         let hashes: Vec<i64> = keys().map(|(tbl, row)| store::row_hash(tbl, row)).collect();
         let wanted = RowSet::new(keys());
-        let events = store::events_on_rows(doc, &hashes, &wanted, Snapshot::Active)?;
-        Ok(Competition { found: collect(rows, &events, 0)?, whole: false })
+        Self::new(rows, &store::events_on_rows(doc, &hashes, &wanted, least, Snapshot::Active)?, least)
+    }
+
+    /// When nothing was left out, what is older than `least` counts too: then the rows' whole history decides.
+    fn new(rows: &Rows<'_>, events: &RowEvents, least: u64) -> Result<Competition> {
+        let least = if events.whole { 0 } else { least };
+        Ok(Competition { found: collect(rows, events, least)?, whole: events.whole })
     }
 
     fn len(&self) -> usize {
@@ -502,7 +504,7 @@ fn collect(rows: &Rows<'_>, events: &RowEvents, least: u64) -> Result<Found> {
 
 /// All that the log has on rows, as candidates by row.
 pub fn history_of(doc: i64, rows: &Rows<'_>, some: &[usize]) -> Result<Found> {
-    Ok(Competition::of_some(doc, rows, some)?.found)
+    Ok(Competition::of_some(doc, rows, some, 0)?.found)
 }
 
 fn merge_ops(rows: &Rows<'_>, merges: &[RowMerge<'_>]) -> Result<Vec<String>> {

@@ -333,25 +333,45 @@ pub struct RowEvents {
     pub ops: OpBuf,
     /// For each operation: its peer's number, counter, lamport.
     pub of: Vec<(i32, u64, u64)>,
+    /// Nothing was left out.
+    pub whole: bool,
 }
 
-/// The log's events on rows, through the index by row. `hashes` are those of `wanted`.
-pub fn events_on_rows(doc: i64, hashes: &[i64], wanted: &RowSet<'_>, snapshot: Snapshot) -> Result<RowEvents> {
+impl RowEvents {
+    fn new() -> RowEvents {
+        RowEvents { ops: OpBuf::new(), of: Vec::new(), whole: true }
+    }
+}
+
+/// The log's events on rows, through the index by row: those of runs that reach `least`. `hashes` are those of `wanted`.
+pub fn events_on_rows(
+    doc: i64,
+    hashes: &[i64],
+    wanted: &RowSet<'_>,
+    least: u64,
+    snapshot: Snapshot,
+) -> Result<RowEvents> {
     let mut runs = keys::runs_touching(doc, hashes, snapshot)?;
     runs.sort_unstable();
     runs.dedup();
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::AccessShare);
-    let mut found = RowEvents { ops: OpBuf::new(), of: Vec::new() };
+    let mut found = RowEvents::new();
     let key_of = |(peer, counter): (i32, u64)| {
         [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer)), (3, Cmp::Eq, Field::I64(counter as i64))]
     };
     let Some(first) = runs.first() else { return Ok(found) };
     let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &key_of(*first), false);
-    for run in runs {
-        entry::check_interrupts();
-        scan.again(&key_of(run));
-        if let Some(row) = scan.next_row() {
+    for of_peer in runs.chunk_by(|a, b| a.0 == b.0) {
+        // A peer's lamports grow with its counters: what comes before a run that does not reach `least` does not either.
+        for run in of_peer.iter().rev() {
+            entry::check_interrupts();
+            scan.again(&key_of(*run));
+            let Some(row) = scan.next_row() else { continue };
+            if (row.i64(6) as u64) < least {
+                found.whole = false;
+                break;
+            }
             collect(&mut found, &row, wanted)?;
         }
     }
@@ -386,7 +406,7 @@ pub fn events_since_lamport(
             return Ok(None);
         }
     }
-    let mut found = RowEvents { ops: OpBuf::new(), of: Vec::new() };
+    let mut found = RowEvents { whole: false, ..RowEvents::new() };
     if runs > 0 {
         scan.again(&keys);
     }
