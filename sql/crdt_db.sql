@@ -144,7 +144,8 @@ CREATE FUNCTION crdt.on_ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNA
 COMMENT ON FUNCTION crdt.on_ddl() IS 'Event trigger function: keeps partitions of tracked tables captured';
 
 CREATE EVENT TRIGGER crdt_ddl ON ddl_command_end
-    WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'DROP TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'DROP SCHEMA', 'DROP OWNED')
+    WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'DROP TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'DROP SCHEMA', 'DROP OWNED', 'DROP TYPE',
+                 'DROP EXTENSION')
     EXECUTE FUNCTION crdt.on_ddl();
 COMMENT ON EVENT TRIGGER crdt_ddl IS 'Keeps partitions of tracked tables captured';
 

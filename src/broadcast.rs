@@ -88,6 +88,8 @@ pub struct Database {
     sent: AtomicU64,
     /// Registers of more docs than could be noted were forgotten before anybody was told.
     forgot_any: AtomicBool,
+    /// The worker has taken docs away and has not told of all of them yet.
+    telling: AtomicBool,
     /// How often it was asked that every doc be announced, and how many of these requests have been met.
     every_doc_asked: AtomicU32,
     every_doc_done: AtomicU32,
@@ -261,6 +263,11 @@ impl Database {
     /// See [`Self::sent`].
     pub fn set_sent(&self, position: u64) {
         self.sent.fetch_max(position, SeqCst);
+    }
+
+    /// The worker begins to tell, or is done: what it had taken is told, or back.
+    pub fn set_telling(&self, telling: bool) {
+        self.telling.store(telling, SeqCst);
     }
 
     /// The docs of which registers were forgotten before anybody was told, taken away; and whether there are more.
@@ -507,6 +514,7 @@ impl Database {
         self.listeners.iter().for_each(|count| count.store(0, SeqCst));
         self.sent.store(0, SeqCst);
         self.forgot_any.store(false, SeqCst);
+        self.telling.store(false, SeqCst);
         self.every_doc_asked.store(0, SeqCst);
         self.every_doc_done.store(0, SeqCst);
         self.stats.clear();
@@ -537,11 +545,17 @@ pub fn worker_begins(db: u32) -> bool {
     true
 }
 
-/// A worker process ends.
+/// A worker process ends. When it was telling, nobody knows any more of what: its successor tells of everything.
 pub fn worker_ended() {
     for database in all() {
-        if database.worker.compare_exchange(pg::process_id(), 0, SeqCst, SeqCst).is_ok() {
-            database.latch.store(0, SeqCst);
+        if database.worker.compare_exchange(pg::process_id(), 0, SeqCst, SeqCst).is_err() {
+            continue;
+        }
+        database.latch.store(0, SeqCst);
+        if database.telling.swap(false, SeqCst) {
+            database.every_doc_asked.fetch_add(1, SeqCst);
+            database.forgot_any.store(true, SeqCst);
+            database.put_back(pg::now_micros());
         }
     }
 }

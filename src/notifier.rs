@@ -133,8 +133,10 @@ impl Notifier {
 
     /// Tells what there is to tell. Returns how many messages went out.
     fn tell(&mut self) -> std::result::Result<u64, String> {
-        let registers = self.tell_registers()?;
-        Ok(registers + self.tell_commits()?)
+        self.database.set_telling(true);
+        let told = self.tell_registers().and_then(|told| Ok(told + self.tell_commits()?));
+        self.database.set_telling(false);
+        told
     }
 
     /// What changed in registers.

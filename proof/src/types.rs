@@ -176,7 +176,7 @@ pub const TYPES: &[Type] = &[
     t(
         "regclass",
         "(SELECT c.oid::regclass FROM pg_class c WHERE c.oid < 16384 AND g > 0 ORDER BY random() LIMIT 1)",
-        &[],
+        &["0"],
     ),
     t(
         "regtype",

@@ -164,7 +164,9 @@ pub fn column_array(ty: &TypeInfo, values: &[Option<ValueRef<'_>>]) -> Result<(P
             }
             let param = text_array(texts.iter().map(|t| t.as_deref()));
             let cast = if ty.conv == Conv::Text { None } else { Some(TypeInfo::sql_name(ty.oid)) };
-            Ok((param, "text[]", cast))
+            // Out of bpchar values are read by input functions: nobody casts it to types but to those of text.
+            let array = if ty.has_cast_of_its_own() { "bpchar[]" } else { "text[]" };
+            Ok((param, array, cast))
         }
     }
 }

@@ -123,6 +123,19 @@ impl TypeInfo {
         NAMING_TYPES.contains(&self.base)
     }
 
+    /// Does a cast from text do something else than the type's input function? That of regclass refuses `-`, and somebody's
+    /// `CREATE CAST` may do anything.
+    pub fn has_cast_of_its_own(&self) -> bool {
+        if self.base.to_u32() < pg_sys::FirstNormalObjectId {
+            return self.base == pg_sys::REGCLASSOID;
+        }
+        let mut function = pg_sys::InvalidOid;
+        let explicit = pg_sys::CoercionContext::COERCION_EXPLICIT;
+        // SAFETY: a syscache look-up.
+        let path = unsafe { pg_sys::find_coercion_pathway(self.base, pg_sys::TEXTOID, explicit, &mut function) };
+        path != pg_sys::CoercionPathType::COERCION_PATH_COERCEVIAIO
+    }
+
     /// `schema.type`, quoted, without modifiers.
     pub fn sql_name(oid: Oid) -> String {
         // SAFETY: as above; format_type_extended returns a fresh NUL-terminated string.

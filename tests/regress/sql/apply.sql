@@ -179,6 +179,22 @@ SELECT crdt.push(:doc, pg_temp.run('src', 3, 5200, pg_temp.upd('secret', '2', 'v
 RESET ROLE;
 SELECT * FROM secret ORDER BY id;
 SELECT * FROM crdt.verify('secret');
+
+-- Types whose casts from text are not their input functions.
+CREATE TYPE pair AS (a int, b int);
+CREATE FUNCTION pair(text) RETURNS pair LANGUAGE sql IMMUTABLE AS $$ SELECT ROW(length($1), 0)::pair $$;
+CREATE CAST (text AS pair) WITH FUNCTION pair(text);
+CREATE TABLE odd (id int PRIMARY KEY, c regclass, p pair);
+SELECT crdt.track('odd', :doc) = :doc AS odd;
+SELECT crdt.push(:doc, pg_temp.run('odd', 0, 5300, pg_temp.ins('odd', '1', '[["c", "-"], ["p", {"a": 3, "b": 4}]]'),
+    pg_temp.ins('odd', '2', '[["c", "pg_class"], ["p", null]]'))) -> 'accepted' AS accepted;
+SELECT * FROM odd ORDER BY id;
+SELECT * FROM crdt.verify('odd');
+DROP TABLE odd;
+DROP CAST (text AS pair);
+DROP FUNCTION pair(text);
+DROP TYPE pair;
+
 DROP TABLE tree, kid, ring, seat, before_item, item, past_item, src, audit, df, up, soft, renamed, secret;
 DROP FUNCTION tally, audit, touch, soft_delete, another_key;
 REVOKE ALL ON SCHEMA crdt FROM apply_user;

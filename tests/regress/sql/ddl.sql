@@ -107,6 +107,7 @@ CREATE TYPE lines AS (id int, v text);
 CREATE TABLE typed OF lines (PRIMARY KEY (id));
 SELECT crdt.track('typed', :doc) = :doc AS tracked;
 DROP TYPE lines CASCADE;
+SELECT tbl FROM crdt.tracked_tables WHERE alias = 'typed';
 SELECT pg_temp.push(7, 'typed', '1', '[["v", "x"]]');
 SELECT * FROM crdt.rows(:doc, 'typed');
 DROP TABLE goods, pairs, parted, alone, ways;
