@@ -2,6 +2,7 @@
 //! row, and the doc's clock within its bound (I3); a push that was accepted is history like any other (I4).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crdt_engine::testkit::{Backend, Ledger, Rng, Will, Write, corrupt, memory, oracle};
@@ -9,7 +10,7 @@ use crdt_engine::wire::{Batch, PushRequest, Versions, binary, json};
 use crdt_engine::{EventId, Limits};
 use crdt_live::Cluster;
 use crdt_live::hub::{Nature, Place};
-use postgres::Client;
+use postgres::{Client, Statement};
 
 use crate::Outcome;
 use crate::args::Args;
@@ -25,38 +26,73 @@ const REFUSALS: [&str; 22] = [
     "CR013", "CR015", "CR021", "22P05", "22P02", "22003", "22021", "23502", "23503", "22023",
 ];
 
-/// `--pushes` pushes.
+/// `--pushes` pushes by `--clients` clients, each to a doc of its own at a time.
 pub fn run(args: &Args) -> Outcome {
-    let (pushes, first) = (args.number("pushes", 4_000), args.number("seed", 1));
+    let (pushes, first, clients) = (args.number("pushes", 4_000), args.number("seed", 1), args.number("clients", 1));
     let cluster = Cluster::start("hostile", &[]);
     let database = cluster.create_database("hostile");
-    let (start, mut done, mut docs, mut most) = (Instant::now(), 0, 0, 0);
-    let mut outcomes: BTreeMap<String, u64> = BTreeMap::new();
-    let mut client = cluster.connect(&database);
-    while done < pushes {
-        let seed = first + docs;
-        let count = PUSHES.min(pushes - done);
-        let mut doc = Doc::new(&mut client, seed);
-        for nth in 0..count {
-            let what =
-                doc.attack(&mut client).map_err(|wrong| format!("push {nth} to the doc of seed {seed}: {wrong}"))?;
-            *outcomes.entry(what).or_insert(0) += 1;
+    let (start, docs) = (Instant::now(), pushes.div_ceil(PUSHES));
+    let next = AtomicU64::new(0);
+    let work = || -> Result<Came, String> {
+        let mut client = cluster.connect(&database);
+        let mut came = Came::default();
+        loop {
+            let nth = next.fetch_add(1, Ordering::Relaxed);
+            if nth >= docs {
+                came.memory = memory_of(&mut client);
+                return Ok(came);
+            }
+            let attacked = attack_doc(&mut client, first + nth, PUSHES.min(pushes - nth * PUSHES), &mut came);
+            // The others end with the doc they are at.
+            attacked.inspect_err(|_| next.store(docs, Ordering::Relaxed))?;
         }
-        doc.end(&mut client).map_err(|wrong| format!("after the pushes to the doc of seed {seed}: {wrong}"))?;
-        most = most.max(memory_of(&mut client));
-        if most > MEMORY {
-            return Err(format!("the doc of seed {seed}: the backend takes {most} kB"));
-        }
-        (done, docs) = (done + count, docs + 1);
-    }
+    };
+    let mut all = Came::default();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients).map(|_| scope.spawn(work)).collect();
+        clients.into_iter().try_for_each(|client| client.join().expect("a panic is a fault").map(|came| all.add(came)))
+    })?;
     let strange = strange_crashes(&cluster, &Default::default());
     if !strange.is_empty() {
         return Err(format!("I7: {strange:?}"));
     }
     Ok(format!(
-        "{done} pushes to {docs} docs in {:.0?}, {outcomes:?}; the backend took at most {most} kB",
-        start.elapsed()
+        "{pushes} pushes to {docs} docs in {:.0?}, {:?}; a backend took at most {} kB",
+        start.elapsed(),
+        all.outcomes,
+        all.memory
     ))
+}
+
+/// What pushes came to.
+#[derive(Default)]
+struct Came {
+    outcomes: BTreeMap<String, u64>,
+    /// The most that a backend took, in kilobytes.
+    memory: u64,
+}
+
+impl Came {
+    fn add(&mut self, other: Came) {
+        for (what, count) in other.outcomes {
+            *self.outcomes.entry(what).or_insert(0) += count;
+        }
+        self.memory = self.memory.max(other.memory);
+    }
+}
+
+/// All pushes to one doc, and what is checked after them.
+fn attack_doc(client: &mut Client, seed: u64, count: u64, came: &mut Came) -> Result<(), String> {
+    let mut doc = Doc::new(client, seed);
+    for nth in 0..count {
+        let what = doc.attack(client).map_err(|wrong| format!("push {nth} to the doc of seed {seed}: {wrong}"))?;
+        *came.outcomes.entry(what).or_insert(0) += 1;
+    }
+    doc.end(client).map_err(|wrong| format!("after the pushes to the doc of seed {seed}: {wrong}"))?;
+    match memory_of(client) {
+        most if most > MEMORY => Err(format!("the doc of seed {seed}: the backend takes {most} kB")),
+        _ => Ok(()),
+    }
 }
 
 /// The most memory the backend has taken, in kilobytes.
@@ -76,8 +112,16 @@ struct Doc {
     stamp: i64,
     /// Honest replicas of the two names the attacker has, as far as they have pulled.
     authors: [Box<dyn Backend>; 2],
-    /// How the doc stands, when nothing was written since.
+    /// How the doc stands, when nothing was written since: after a refusal, what was just compared.
     known: Option<State>,
+    statements: Statements,
+}
+
+/// Prepared once for a doc: planning them costs more than running them.
+struct Statements {
+    state: Statement,
+    push: Statement,
+    push_binary: Statement,
 }
 
 /// What must be as before when a push was refused.
@@ -87,6 +131,27 @@ struct State {
     /// Runs, and the sum of their counters and lamports.
     log: String,
     rows: String,
+}
+
+impl Statements {
+    fn prepare(client: &mut Client, place: &Place) -> Statements {
+        let Place { doc, schema, generic, .. } = place;
+        let s = match generic {
+            true => format!("(SELECT string_agg(r::text, ';' ORDER BY r::text) FROM crdt.rows({doc}, 's') AS r)"),
+            false => format!("(SELECT string_agg(s::text, ';' ORDER BY id) FROM {schema}.s)"),
+        };
+        let state = format!(
+            "SELECT crdt.version({doc})::text,
+                    (SELECT (count(*), sum(counter_end), sum(lamport_end), max(lamport_end))::text FROM crdt.event_run WHERE doc = {doc}),
+                    concat((SELECT string_agg(t::text, ';' ORDER BY id) FROM {schema}.t), '|', {s})"
+        );
+        let mut prepare = |sql: &str| client.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        Statements {
+            state: prepare(&state),
+            push: prepare("SELECT crdt.push($1, $2::text::json)"),
+            push_binary: prepare("SELECT crdt.push_binary($1, $2)"),
+        }
+    }
 }
 
 impl Doc {
@@ -100,21 +165,12 @@ impl Doc {
         let place = Place::make(client, &schema, &format!("m-{schema}"), nature, generic);
         let author = |name| memory(name, Will::None) as Box<dyn Backend>;
         let authors = [author("mallory"), author("second")];
-        Doc { place, rng, ledger: Ledger::new(), stamp: 0, authors, known: None }
+        let statements = Statements::prepare(client, &place);
+        Doc { place, rng, ledger: Ledger::new(), stamp: 0, authors, known: None, statements }
     }
 
     fn state(&self, client: &mut Client) -> Result<State, String> {
-        let Place { doc, schema, generic, .. } = &self.place;
-        let s = match generic {
-            true => format!("(SELECT string_agg(r::text, ';' ORDER BY r::text) FROM crdt.rows({doc}, 's') AS r)"),
-            false => format!("(SELECT string_agg(s::text, ';' ORDER BY id) FROM {schema}.s)"),
-        };
-        let sql = format!(
-            "SELECT crdt.version({doc})::text,
-                    (SELECT (count(*), sum(counter_end), sum(lamport_end), max(lamport_end))::text FROM crdt.event_run WHERE doc = {doc}),
-                    concat((SELECT string_agg(t::text, ';' ORDER BY id) FROM {schema}.t), '|', {s})"
-        );
-        let row = client.query_one(&sql, &[]).map_err(|error| format!("{error:?}"))?;
+        let row = client.query_one(&self.statements.state, &[]).map_err(|error| format!("{error:?}"))?;
         Ok(State { versions: row.get(0), log: row.get(1), rows: row.get(2) })
     }
 
@@ -141,16 +197,16 @@ impl Doc {
         let mut mangled = false;
         let answer = if in_binary {
             // What the format cannot carry need not be sent.
-            let Ok(mut bytes) = binary::encode_push(&request) else { return Ok("not sent".to_owned()) };
+            let Ok(mut bytes) = binary::encode_push(&request) else { return self.not_sent(before) };
             if self.rng.chance(40) {
                 mangled = true;
                 mangle(&mut bytes, &mut self.rng);
             }
-            client.query_one("SELECT crdt.push_binary($1, $2)", &[&doc, &bytes]).map(drop)
+            client.query_one(&self.statements.push_binary, &[&doc, &bytes]).map(drop)
         } else {
             let mut text = String::new();
             if json::write_push(&mut text, &request).is_err() {
-                return Ok("not sent".to_owned());
+                return self.not_sent(before);
             }
             if self.rng.chance(40) {
                 mangled = true;
@@ -158,7 +214,7 @@ impl Doc {
                 mangle_json(&mut bytes, &mut self.rng);
                 text = String::from_utf8_lossy(&bytes).replace('\0', "");
             }
-            client.query_one("SELECT crdt.push($1, $2::text::json)", &[&doc, &text]).map(drop)
+            client.query_one(&self.statements.push, &[&doc, &text]).map(drop)
         };
         match answer {
             Ok(()) => {
@@ -175,15 +231,19 @@ impl Doc {
                     return Err(format!("refused with {state}: {answer:?}"));
                 }
                 let after = self.state(client)?;
-                match after == before {
-                    true => Ok(state),
-                    false => Err(format!(
-                        "I3: refused with {state} ({}), and left {after:?} of {before:?}",
-                        answer.message()
-                    )),
+                if after != before {
+                    let message = answer.message();
+                    return Err(format!("I3: refused with {state} ({message}), and left {after:?} of {before:?}"));
                 }
+                self.known = Some(after);
+                Ok(state)
             }
         }
+    }
+
+    fn not_sent(&mut self, before: State) -> Result<String, String> {
+        self.known = Some(before);
+        Ok("not sent".to_owned())
     }
 
     /// A name that is mallory's, and sometimes an odd one.

@@ -3,7 +3,7 @@
 //!
 //!     crdt_proof live     --seed S --seconds N --events N      clients with replicas and plain SQL, an oracle beside
 //!     crdt_proof kill     --seed S --cycles N                  the same, and the server dies again and again
-//!     crdt_proof hostile  --seed S --pushes N                  malformed and malicious pushes
+//!     crdt_proof hostile  --seed S --pushes N --clients N      malformed and malicious pushes
 //!     crdt_proof values   --seed S --values N                  every base type from a hub to another and back
 //!     crdt_proof ddl      --seed S --rounds N                  tables are altered beside writers, pushes and pulls
 //!     crdt_proof long     --seed S --events N                  a long history: nothing lost, nothing dearer

@@ -25,9 +25,14 @@ pub fn extend<T: Copy>(vec: &mut Vec<T>, items: &[T]) -> Result<()> {
     Ok(())
 }
 
+/// Makes room for `more` bytes of text.
+pub fn reserve_text(text: &mut String, more: usize) -> Result<()> {
+    text.try_reserve(more).map_err(|_| Error::OutOfMemory { bytes: more })
+}
+
 /// Appends text.
 pub fn push_str(to: &mut String, text: &str) -> Result<()> {
-    to.try_reserve(text.len()).map_err(|_| Error::OutOfMemory { bytes: text.len() })?;
+    reserve_text(to, text.len())?;
     to.push_str(text);
     Ok(())
 }

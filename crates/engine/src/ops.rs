@@ -221,10 +221,16 @@ impl Mark {
     }
 }
 
+/// So many names are found by looking at each.
+const FEW: usize = 8;
+
 /// Operations in the order they were made.
 #[derive(Clone, Debug, Default)]
 pub struct OpBuf {
-    names: Vec<Box<str>>,
+    /// Where each name lies in `name_text`.
+    names: Vec<Span>,
+    name_text: String,
+    /// The symbols of the names, once there are more than [`FEW`]: a map costs a batch of some operations more than they do.
     syms: FxHashMap<Box<str>, Sym>,
     ops: Vec<Op>,
     cells: Vec<Cell>,
@@ -274,15 +280,39 @@ impl OpBuf {
 
     /// The symbol of a name, interned at need. Errors: [`Error::OutOfMemory`], [`Error::TooLarge`] past 2^32 names.
     pub fn intern(&mut self, name: &str) -> Result<Sym> {
-        if let Some(&s) = self.syms.get(name) {
-            return Ok(s);
+        if let Some(sym) = self.find(name) {
+            return Ok(sym);
         }
-        let s = Sym(offset(self.names.len())?);
-        let key = alloc::string(name)?.into_boxed_str();
-        self.syms.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes: size_of::<(Box<str>, Sym)>() })?;
-        alloc::push(&mut self.names, alloc::string(name)?.into_boxed_str())?;
-        self.syms.insert(key, s);
-        Ok(s)
+        let sym = Sym(offset(self.names.len())?);
+        let from = offset(self.name_text.len())?;
+        let to = offset(self.name_text.len() + name.len())?;
+        alloc::reserve(&mut self.names, 1)?;
+        alloc::reserve_text(&mut self.name_text, name.len())?;
+        if self.names.len() >= FEW {
+            self.hash(name)?;
+        }
+        self.names.push(Span { from, to });
+        self.name_text.push_str(name);
+        Ok(sym)
+    }
+
+    /// Enters a new name into `syms`, after those that are not in it yet.
+    fn hash(&mut self, name: &str) -> Result<()> {
+        for at in self.syms.len()..=self.names.len() {
+            let sym = Sym(at as u32);
+            let key = alloc::string(if at < self.names.len() { self.name(sym) } else { name })?.into_boxed_str();
+            self.syms.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes: size_of::<(Box<str>, Sym)>() })?;
+            self.syms.insert(key, sym);
+        }
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Option<Sym> {
+        if self.names.len() > FEW {
+            return self.syms.get(name).copied();
+        }
+        let is = |at: &Span| &self.name_text.as_bytes()[at.from as usize..at.to as usize] == name.as_bytes();
+        self.names.iter().position(is).map(|at| Sym(at as u32))
     }
 
     /// How many different names have been interned.
@@ -292,7 +322,8 @@ impl OpBuf {
 
     /// The name behind a symbol of this buffer.
     pub fn name(&self, sym: Sym) -> &str {
-        &self.names[sym.0 as usize]
+        let at = self.names[sym.0 as usize];
+        &self.name_text[at.from as usize..at.to as usize]
     }
 
     /// Appends an insert without cells; [`OpBuf::cell`] adds them. Errors: [`Error::TooLarge`] past 4 GiB of text.
@@ -302,11 +333,14 @@ impl OpBuf {
 
     /// Adds a cell to the insert appended last.
     pub fn cell(&mut self, col: Sym, value: ValueRef<'_>) -> Result<()> {
+        debug_assert!(matches!(self.ops.last(), Some(Op { kind: Kind::Insert, .. })));
+        self.push_cell(col, value)
+    }
+
+    fn push_cell(&mut self, col: Sym, value: ValueRef<'_>) -> Result<()> {
         let value = self.store(value)?;
         alloc::push(&mut self.cells, Cell { col, value })?;
-        let op = self.ops.last_mut().expect("a cell follows its insert");
-        debug_assert!(matches!(op.kind, Kind::Insert));
-        op.cells_to += 1;
+        self.ops.last_mut().expect("a cell follows its operation").cells_to += 1;
         Ok(())
     }
 
@@ -321,13 +355,7 @@ impl OpBuf {
         let before = self.mark();
         self.op(Kind::Update { origin }, tbl, row)?;
         // An update has exactly one cell, also when memory for it runs out half way.
-        let cell = self.store(value).and_then(|value| alloc::push(&mut self.cells, Cell { col, value }));
-        if let Err(e) = cell {
-            self.truncate(before);
-            return Err(e);
-        }
-        self.ops.last_mut().expect("just pushed").cells_to += 1;
-        Ok(())
+        self.push_cell(col, value).inspect_err(|_| self.truncate(before))
     }
 
     /// Appends a delete.
@@ -367,6 +395,46 @@ impl OpBuf {
             }
             OpRef::Opaque { kind, span, payload } => self.opaque(kind, span, payload),
         }
+    }
+
+    /// Appends copies of a range of another buffer's operations. After an error some of them are there.
+    pub fn extend(&mut self, from: &OpBuf, range: Range<usize>) -> Result<()> {
+        let mut syms = alloc::filled(None, from.names.len())?;
+        for op in &from.ops[range] {
+            let mut sym = |buf: &mut Self, sym: Sym| match syms[sym.0 as usize] {
+                Some(known) => Ok(known),
+                None => buf.intern(from.name(sym)).inspect(|&new| syms[sym.0 as usize] = Some(new)),
+            };
+            let kind = match op.kind {
+                Kind::Opaque { kind, span } => {
+                    self.opaque(kind, span, &from.bytes[op.row.from as usize..op.row.to as usize])?;
+                    continue;
+                }
+                Kind::Update { origin } => Kind::Update { origin: self.copy_origin(from, origin)? },
+                kind => kind,
+            };
+            let tbl = sym(self, op.tbl)?;
+            let before = self.mark();
+            self.op(kind, tbl, from.text(op.row))?;
+            for cell in from.stored_cells(op) {
+                let copied = sym(self, cell.col).and_then(|col| self.push_cell(col, from.value(cell.value)));
+                if let Err(error) = copied {
+                    // No update without its cell, and no insert with some of them.
+                    self.truncate(before);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_origin(&mut self, from: &OpBuf, origin: OriginSlot) -> Result<OriginSlot> {
+        let mut copy = |at: u32| self.reference(&from.refs[at as usize]);
+        Ok(match origin {
+            OriginSlot::Explicit => OriginSlot::Explicit,
+            OriginSlot::Rewrite(root) => OriginSlot::Rewrite(copy(root)?),
+            OriginSlot::Default(since) => OriginSlot::Default(since.map(copy).transpose()?),
+        })
     }
 
     /// The operation at `index`.
@@ -416,6 +484,16 @@ impl OpBuf {
         match self.ops[index].kind {
             Kind::Opaque { span, .. } => span,
             _ => 1,
+        }
+    }
+
+    /// The event that the operation at `index` names, a derived update.
+    pub fn named(&self, index: usize) -> Option<&EventRef> {
+        match self.ops[index].kind {
+            Kind::Update { origin: OriginSlot::Rewrite(at) | OriginSlot::Default(Some(at)) } => {
+                Some(&self.refs[at as usize])
+            }
+            _ => None,
         }
     }
 
@@ -539,4 +617,23 @@ impl OpBuf {
 
 fn offset(at: usize) -> Result<u32> {
     u32::try_from(at).map_err(|_| Error::TooLarge { what: "operations", bytes: at as u64, limit: u32::MAX as u64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_among_few_and_among_many() {
+        let mut buf = OpBuf::new();
+        let names: Vec<String> = (0..3 * FEW).map(|n| format!("name {n}")).collect();
+        for (count, name) in names.iter().enumerate() {
+            let sym = buf.sym(name);
+            assert_eq!((buf.name(sym), buf.names()), (name.as_str(), count + 1));
+            names[..=count].iter().for_each(|known| assert_eq!(buf.name(buf.find(known).unwrap()), known));
+            assert_eq!((buf.find("name"), buf.find("")), (None, None));
+        }
+        names.iter().for_each(|name| assert_eq!(buf.sym(name), buf.find(name).unwrap()));
+        assert_eq!(buf.names(), names.len());
+    }
 }

@@ -1,8 +1,13 @@
 //! Whatever the order, the cuts and the losses: equal knowledge shows equal rows, and the right ones.
 //!
-//! `CRDT_SCHEDULES=n` sets how many schedules, `CRDT_FIRST=s` the first one's seed, `CRDT_SEED=s` replays one.
+//! `CRDT_SCHEDULES=n` sets how many schedules, `CRDT_FIRST=s` the first one's seed, `CRDT_THREADS=n` on how many threads,
+//! `CRDT_SEED=s` replays one.
 
 use crdt_engine::testkit::{check_all, run_one};
+
+/// Much of a schedule's time is small allocations, and this is what they are quickest with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
@@ -18,7 +23,8 @@ fn replicas_converge() {
         return;
     }
     let count = env("CRDT_SCHEDULES").unwrap_or(if cfg!(debug_assertions) { 2_000 } else { 200_000 });
-    let threads = std::thread::available_parallelism().map_or(2, |n| n.get());
+    let processors = std::thread::available_parallelism().map_or(2, |n| n.get());
+    let threads = env("CRDT_THREADS").map_or(processors, |n| n as usize);
     let start = std::time::Instant::now();
     let first = env("CRDT_FIRST").unwrap_or(1);
     let report = check_all(first, count, threads);

@@ -5,6 +5,10 @@
 
 use crdt_engine::testkit::Model;
 
+/// Much of a delivery's time is small allocations, and this is what they are quickest with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }

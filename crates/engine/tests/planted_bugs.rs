@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 use crdt_engine::planted::{Bug, with};
 use crdt_engine::testkit::run_one;
 
+/// Much of a schedule's time is small allocations, and this is what they are quickest with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Schedules a bug may survive.
 const PATIENCE: u64 = 20_000;
 /// And how long it may.

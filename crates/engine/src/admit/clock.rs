@@ -1,7 +1,7 @@
 //! Time: lamports above those of parents and roots, and not too far ahead.
 
 use super::parts::{Layout, Place};
-use super::{Admitted, Clock, Known, event_id, named};
+use super::{Admitted, Clock, Known, event_id};
 use crate::error::{Error, Result};
 use crate::id::EventId;
 use crate::ops::{OpRef, Origin};
@@ -20,17 +20,14 @@ impl<'l, 'b> Lamports<'l, 'b> {
     pub fn ask(batch: &Batch, layout: &'l Layout<'b>, admitted: &Admitted, log: &mut impl Known) -> Result<Self> {
         let mut wanted: Vec<EventId> = vec![];
         for part in &admitted.new {
-            let run = &batch.runs[part.run];
-            wanted.extend(previous(batch, part));
-            if part.at_head {
-                wanted.extend_from_slice(&run.deps);
-            }
-            let ops = batch.ops.range(part.ops.clone());
-            wanted.extend(ops.filter_map(|op| named(&op).map(|root| root.id.clone())));
+            let elsewhere = |id: &EventId| matches!(layout.place(admitted, id), Place::Elsewhere);
+            let deps = if part.at_head { batch.runs[part.run].deps.as_slice() } else { &[] };
+            let roots = part.ops.clone().filter_map(|at| batch.ops.named(at)).map(|root| &root.id);
+            wanted.extend(previous(batch, part).filter(elsewhere));
+            wanted.extend(deps.iter().chain(roots).filter(|id| elsewhere(id)).cloned());
         }
         wanted.sort_unstable();
         wanted.dedup();
-        wanted.retain(|id| matches!(layout.place(admitted, id), Place::Elsewhere));
         let found = log.lamports(&wanted)?;
         let logged = wanted.into_iter().zip(found).filter_map(|(id, lamport)| Some((id, lamport?))).collect();
         Ok(Lamports { layout, logged })
@@ -104,9 +101,8 @@ pub(super) fn find_roots(
     for part in &admitted.new {
         let (mut counter, mut lamport) = (part.counters.start, part.lamport);
         for at in part.ops.clone() {
-            let op = batch.ops.get(at);
             let mut effective = lamport;
-            if let Some(root) = named(&op) {
+            if let Some(root) = batch.ops.named(at) {
                 let event = || event_id(batch, part.run, counter);
                 let Some(found) = lamports.get(admitted, &root.id) else {
                     return Err(Error::UnknownRoot { event: event(), root: root.id.clone() });
@@ -115,7 +111,7 @@ pub(super) fn find_roots(
                     let (lamport, root) = (part.lamport, root.id.clone());
                     return Err(Error::RootOrder { event: event(), lamport, root, root_lamport: found });
                 }
-                if matches!(op, OpRef::Update { origin: Origin::Rewrite(_), .. })
+                if matches!(batch.ops.get(at), OpRef::Update { origin: Origin::Rewrite(_), .. })
                     && !planted::is(Bug::WindowByOwnLamport)
                 {
                     effective = found;
@@ -123,8 +119,9 @@ pub(super) fn find_roots(
                 roots.push((at, found));
             }
             least = least.min(effective);
-            counter += op.span();
-            lamport += op.span();
+            let span = batch.ops.span_of(at);
+            counter += span;
+            lamport += span;
         }
     }
     admitted.least_effective = least;

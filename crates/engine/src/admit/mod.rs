@@ -19,7 +19,6 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::event::Candidate;
 use crate::id::{Dot, EventId};
-use crate::ops::{OpRef, Origin};
 use crate::wire::{Batch, Run};
 
 pub use parts::views;
@@ -77,13 +76,8 @@ impl Part {
     /// The part as a run of its own: what a log keeps. Its operations are still the batch's.
     pub fn of(&self, batch: &Batch) -> Run {
         let run = &batch.runs[self.run];
-        Run {
-            counter_start: self.counters.start,
-            lamport_start: self.lamport,
-            deps: if self.at_head { run.deps.clone() } else { vec![] },
-            ops: self.ops.clone(),
-            ..run.clone()
-        }
+        let deps = if self.at_head { run.deps.clone() } else { vec![] };
+        run.part(self.counters.start, self.lamport, deps, self.ops.clone())
     }
 }
 
@@ -142,20 +136,12 @@ fn fill_in(batch: &mut Batch, roots: &[(usize, u64)]) {
     if roots.is_empty() {
         return;
     }
-    let naming: Vec<usize> = (0..batch.ops.len()).filter(|&at| named(&batch.ops.get(at)).is_some()).collect();
+    let naming: Vec<usize> = (0..batch.ops.len()).filter(|&at| batch.ops.named(at).is_some()).collect();
     let mut roots = roots.iter().copied().peekable();
     for (at, reference) in naming.into_iter().zip(batch.ops.refs_mut()) {
         if let Some((_, lamport)) = roots.next_if(|&(op, _)| op == at) {
             reference.lamport = Some(lamport);
         }
-    }
-}
-
-/// The event that a derived update names.
-fn named<'a>(op: &OpRef<'a>) -> Option<&'a crate::ops::EventRef> {
-    match *op {
-        OpRef::Update { origin: Origin::Rewrite(root) | Origin::Default(Some(root)), .. } => Some(root),
-        _ => None,
     }
 }
 

@@ -171,7 +171,7 @@ impl Spans {
 fn spans_of(batch: &Batch) -> Result<Vec<Spans>> {
     let mut all = Vec::with_capacity(batch.runs.len());
     for run in &batch.runs {
-        let spans = || batch.ops.range(run.ops.clone()).map(|op| op.span());
+        let spans = || run.ops.clone().map(|at| batch.ops.span_of(at));
         let sums = if spans().all(|span| span == 1) {
             Spans::Ones(run.ops.len() as u64)
         } else {

@@ -113,16 +113,32 @@ pub fn digest(event: &EventView<'_>) -> u64 {
 
 struct Fnv(u64);
 
+const PRIME: u64 = 0x0100_0000_01b3;
+
+/// The prime to the power of 0 to 8.
+const POWERS: [u64; 9] = {
+    let (mut powers, mut at) = ([1u64; 9], 1);
+    while at < powers.len() {
+        powers[at] = powers[at - 1].wrapping_mul(PRIME);
+        at += 1;
+    }
+    powers
+};
+
 impl Fnv {
     fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(PRIME);
         }
         self
     }
 
+    /// Its eight bytes from the least; those above the greatest that is not 0 only multiply, so they come at once.
     fn number(&mut self, number: u64) -> &mut Self {
-        self.bytes(&number.to_le_bytes())
+        let used = 8 - number.leading_zeros() as usize / 8;
+        self.bytes(&number.to_le_bytes()[..used]);
+        self.0 = self.0.wrapping_mul(POWERS[8 - used]);
+        self
     }
 
     /// With its length, so that neighbours cannot trade characters.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::oplog::Oplog;
-use crate::ops::{EventRef, OpBuf};
+use crate::ops::{EventRef, OpBuf, Origin};
 use crate::testkit::Rng;
 use crate::value::ValueRef;
 

@@ -201,6 +201,16 @@ proptest! {
     }
 
     #[test]
+    fn a_range_is_copied_as_its_operations_are(before in ops(), ops in ops(), ends in any::<[prop::sample::Index; 2]>()) {
+        let (mut at_once, mut one_by_one, buf) = (buffer(&before), buffer(&before), buffer(&ops));
+        let mut ends = ends.map(|end| end.index(buf.len() + 1));
+        ends.sort_unstable();
+        at_once.extend(&buf, ends[0]..ends[1]).unwrap();
+        buf.range(ends[0]..ends[1]).for_each(|op| one_by_one.push(op).unwrap());
+        assert_equal(&at_once, &one_by_one);
+    }
+
+    #[test]
     fn some_rows_are_all_rows_filtered(ops in ops(), pick in any::<u64>()) {
         let buf = buffer(&ops);
         let bytes = encode(&buf, 0..buf.len()).unwrap();

@@ -25,8 +25,8 @@ impl History for &Oplog {
         let least = if planted::is(Bug::WindowOffByOne) && least > 0 { least.saturating_add(1) } else { least };
         for (index, (tbl, row)) in rows.iter().enumerate() {
             let list = self.row_list(tbl, row);
-            let from = list.partition_point(|&at| self.candidate(at as usize).effective_lamport() < least);
-            for &at in &list[from..] {
+            let from = list.partition_point(|&(effective, _)| effective < least);
+            for &(_, at) in &list[from..] {
                 found.push(index, self.candidate(at as usize))?;
             }
         }

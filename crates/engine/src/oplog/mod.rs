@@ -33,9 +33,12 @@ pub struct Oplog {
     events: Vec<(LocalId, u64)>,
     /// Per peer its runs as they were appended, rising.
     pieces: Vec<Vec<Piece>>,
-    /// By table and row the operations on it, by effective lamport.
-    rows: BTreeMap<Box<str>, BTreeMap<Box<str>, Vec<u32>>>,
+    /// By table and row the operations on it.
+    rows: BTreeMap<Box<str>, BTreeMap<Box<str>, RowList>>,
 }
+
+/// Operations on a row, each behind its effective lamport, by which they are sorted.
+type RowList = Vec<(u64, u32)>;
 
 /// A run as it was appended.
 #[derive(Clone, Debug)]
@@ -83,8 +86,8 @@ impl Oplog {
         self.graph.push(RunHead { peer, counter_start, len, lamport_start, deps })?;
         let first_op = self.ops.len();
         let (mut counter, mut lamport) = (counter_start, lamport_start);
+        self.ops.extend(&batch.ops, part.ops.clone())?;
         for op in batch.ops.range(part.ops.clone()) {
-            self.ops.push(op)?;
             self.events.push((LocalId { peer, counter }, lamport));
             self.index_row(op);
             counter += op.span();
@@ -99,22 +102,23 @@ impl Oplog {
     fn index_row(&mut self, op: OpRef<'_>) {
         let Some((tbl, row)) = op.row_key() else { return };
         let at = self.events.len() - 1;
-        let effective = |at: u32| self.candidate(at as usize).effective_lamport();
-        let this = effective(at as u32);
-        let before = self.row_list(tbl, row).partition_point(|&other| effective(other) <= this);
+        let effective = Candidate { op, dot: self.dot(at) }.effective_lamport();
         if !self.rows.contains_key(tbl) {
             self.rows.insert(tbl.into(), BTreeMap::new());
         }
         let rows = self.rows.get_mut(tbl).expect("just put there");
         match rows.get_mut(row) {
-            Some(list) => list.insert(before, at as u32),
+            Some(list) => {
+                let before = list.partition_point(|&(other, _)| other <= effective);
+                list.insert(before, (effective, at as u32));
+            }
             None => {
-                rows.insert(row.into(), vec![at as u32]);
+                rows.insert(row.into(), vec![(effective, at as u32)]);
             }
         }
     }
 
-    fn row_list(&self, tbl: &str, row: &str) -> &[u32] {
+    fn row_list(&self, tbl: &str, row: &str) -> &[(u64, u32)] {
         self.rows.get(tbl).and_then(|rows| rows.get(row)).map_or(&[], Vec::as_slice)
     }
 
@@ -135,7 +139,7 @@ impl Oplog {
 
     /// All events on a row, by effective lamport.
     pub fn row(&self, tbl: &str, row: &str) -> impl ExactSizeIterator<Item = Candidate<'_>> {
-        self.row_list(tbl, row).iter().map(|&at| self.candidate(at as usize))
+        self.row_list(tbl, row).iter().map(|&(_, at)| self.candidate(at as usize))
     }
 
     /// Every row that some event is about, in order.

@@ -3,7 +3,7 @@
 use super::{Oplog, Piece};
 use crate::error::Result;
 use crate::planted::{self, Bug};
-use crate::wire::{Batch, Run, Versions};
+use crate::wire::{Batch, Versions};
 
 /// A page of runs: causally closed above the version it was asked for.
 #[derive(Clone, Debug, Default)]
@@ -51,14 +51,9 @@ impl Oplog {
         let Some((id, lamport_start)) = events.get(known) else { return Ok(()) };
         let at_head = known == 0 && !planted::is(Bug::DepsDropped);
         let start = batch.ops.len();
-        self.ops.range(run.ops.start + known..run.ops.end).try_for_each(|op| batch.ops.push(op))?;
-        batch.runs.push(Run {
-            counter_start: id.counter,
-            lamport_start: *lamport_start,
-            deps: if at_head { run.deps.clone() } else { vec![] },
-            ops: start..batch.ops.len(),
-            ..run.clone()
-        });
+        batch.ops.extend(&self.ops, run.ops.start + known..run.ops.end)?;
+        let deps = if at_head { run.deps.clone() } else { vec![] };
+        batch.runs.push(run.part(id.counter, *lamport_start, deps, start..batch.ops.len()));
         Ok(())
     }
 }

@@ -44,18 +44,12 @@ pub(super) fn encode(batch: Batch, rng: &mut Rng) -> Result<Batch> {
 
 fn part(run: &Run, ops: &OpBuf, from: usize, to: usize, rng: &mut Rng) -> Run {
     // Counters, not operations: one that is kept for a later version may take several.
-    let offset: u64 = ops.range(run.ops.start..run.ops.start + from).map(|op| op.span()).sum();
+    let offset: u64 = (run.ops.start..run.ops.start + from).map(|at| ops.span_of(at)).sum();
     let counter_start = run.counter_start + offset;
     let deps = match from {
         0 => run.deps.clone(),
         _ if rng.chance(50) => vec![],
         _ => vec![EventId::new(run.peer.as_str(), counter_start - 1)],
     };
-    Run {
-        counter_start,
-        lamport_start: run.lamport_start + offset,
-        deps,
-        ops: run.ops.start + from..run.ops.start + to,
-        ..run.clone()
-    }
+    run.part(counter_start, run.lamport_start + offset, deps, run.ops.start + from..run.ops.start + to)
 }

@@ -50,7 +50,14 @@ pub struct Run {
 impl Run {
     /// How many counters the run takes.
     pub fn span(&self, ops: &OpBuf) -> u64 {
-        ops.range(self.ops.clone()).fold(0, |n, op| n.saturating_add(op.span()))
+        self.ops.clone().fold(0, |n, at| n.saturating_add(ops.span_of(at)))
+    }
+
+    /// A part of the run as a run of its own, whose first event has these names, parents and operations.
+    pub fn part(&self, counter_start: u64, lamport_start: u64, deps: Vec<EventId>, ops: Range<usize>) -> Run {
+        let (peer, actor) = (self.peer.clone(), self.actor.clone());
+        let (txn, at, schema) = (self.txn, self.at, self.schema);
+        Run { peer, counter_start, lamport_start, deps, ops, txn, actor, at, schema }
     }
 
     /// The pieces of the run that a reader of JSON can be given: those between operations that are no row operations and
