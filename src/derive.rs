@@ -248,7 +248,7 @@ impl Deriving<'_, '_> {
         let mut wanted: Vec<usize> = self.pending.iter().map(|(i, _)| *i).collect();
         wanted.dedup();
         let found = materialize::history_of(self.doc, self.rows, &wanted)?;
-        let history = Rows::found(self.rows.keys(), &found);
+        let history = found.by_row(self.rows.keys().len());
         for (index, op) in std::mem::take(&mut self.pending) {
             let events = history.events(index).iter().chain(self.rows.events(index)).copied();
             let since = replay_row(events).last_delete.map(event_ref);

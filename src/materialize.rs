@@ -9,7 +9,7 @@ use crdt_engine::admit::Admitted;
 use crdt_engine::codec::RowSet;
 use crdt_engine::id::Dot;
 use crdt_engine::merge::{self, Candidate, Merged, Patch, RowMerge};
-use crdt_engine::oplog::{Found, Rows};
+use crdt_engine::oplog::{ByRow, Found, Rows};
 use crdt_engine::ops::OpBuf;
 use crdt_engine::wire::{Batch, json};
 use rustc_hash::FxHashMap;
@@ -32,10 +32,8 @@ const WINDOW_RUNS: usize = 16;
 const ROWS_A_RUN: usize = 8;
 /// How often a push starts over because rows changed under it.
 const ATTEMPTS: usize = 100;
-/// Rows that are decided and written together, which bounds the memory for it. No more portions than this, each of which
-/// takes a subtransaction: a snapshot remembers 64 of a transaction.
+/// Rows that are decided and written together, which bounds the memory for it.
 const PORTION_ROWS: usize = 8192;
-const PORTIONS: usize = 24;
 
 /// What merging did to rows.
 #[derive(Default)]
@@ -118,8 +116,8 @@ fn find_place(doc: i64, tbl: &str) -> Result<Place> {
 /// What is known of all rows of a push.
 struct Sources<'s, 'a> {
     exists: &'s [bool],
-    window: Rows<'a>,
-    history: Rows<'a>,
+    window: ByRow<'a>,
+    history: ByRow<'a>,
     /// The window holds everything.
     whole: bool,
     /// Rows that need their history, ascending.
@@ -155,7 +153,6 @@ impl<'b> Target<'_, 'b> {
         if keys.len() <= PORTION_ROWS {
             return Ok(self.together());
         }
-        let size = PORTION_ROWS.max(keys.len() / PORTIONS);
         let (mut tables, mut generic) = (Vec::new(), Vec::new());
         let mut start = 0;
         for of_table in keys.chunk_by(|a, b| a.0 == b.0) {
@@ -168,7 +165,9 @@ impl<'b> Target<'_, 'b> {
         }
         apply::parents_first(&mut tables, |(table, _)| table.root)?;
         let ranges = tables.into_iter().map(|(_, range)| range).chain(generic);
-        Ok(ranges.flat_map(|r| r.clone().step_by(size).map(move |at| at..r.end.min(at + size))).collect())
+        let portions =
+            |r: Range<usize>| r.clone().step_by(PORTION_ROWS).map(move |at| at..r.end.min(at + PORTION_ROWS));
+        Ok(ranges.flat_map(portions).collect())
     }
 
     /// One try: lock, read, then decide and write by portions.
@@ -180,8 +179,8 @@ impl<'b> Target<'_, 'b> {
         let history = Competition::of_some(self.doc, self.rows, &undecided, 0)?;
         let sources = Sources {
             exists: &exists,
-            window: Rows::found(self.rows.keys(), &known.found),
-            history: Rows::found(self.rows.keys(), &history.found),
+            window: known.found.by_row(exists.len()),
+            history: history.found.by_row(exists.len()),
             whole: known.whole,
             undecided: &undecided,
         };
@@ -190,10 +189,11 @@ impl<'b> Target<'_, 'b> {
             xact::subtransaction(|| {
                 let mut outcome = Outcome::default();
                 for portion in portions {
-                    if !self.write_portion(portion, &sources, want_ops, &mut outcome)? {
+                    let alone = portions.len() == 1;
+                    if !self.write_portion(portion, alone, &sources, want_ops, &mut outcome)? {
                         return Ok(None);
                     }
-                    bound = portions.len() > 1 && self.touches_others(portion, &outcome);
+                    bound = !alone && self.touches_others(portion, &outcome);
                     if bound {
                         return Ok(None);
                     }
@@ -215,10 +215,11 @@ impl<'b> Target<'_, 'b> {
         }
     }
 
-    /// Decides and writes some of the rows. False: rows changed under it.
+    /// Decides and writes some of the rows, or all: `alone`. False: rows changed under it.
     fn write_portion(
         &self,
         portion: &Range<usize>,
+        alone: bool,
         sources: &Sources<'_, '_>,
         want_ops: bool,
         outcome: &mut Outcome,
@@ -231,7 +232,12 @@ impl<'b> Target<'_, 'b> {
             return Ok(false);
         }
         let changes = part.tracked_changes(&merges)?;
-        let Some(captured) = part.write(&changes, &merges)? else { return Ok(false) };
+        let captured = match alone {
+            true => part.try_orders(&changes, &merges)?,
+            // In the subtransaction of all: each of its own would keep the memory that its statements took.
+            false => Some(part.write(&changes, &merges, &ORDERS[0], Present::Refuse)?),
+        };
+        let Some(captured) = captured else { return Ok(false) };
         outcome.derived.extend(crate::derive::derive(self.doc, &rows, &merges, &changes, captured)?);
         if want_ops {
             outcome.merge_ops.extend(merge_ops(&rows, &merges)?);
@@ -278,7 +284,7 @@ impl<'b> Target<'_, 'b> {
         if known.whole {
             return Vec::new();
         }
-        let known = Rows::found(self.rows.keys(), &known.found);
+        let known = known.found.by_row(exists.len());
         let open = |i: &usize| {
             if !merge::may_need_history(known.events(*i), self.rows.events(*i)) {
                 return false;
@@ -383,18 +389,25 @@ impl<'b> Target<'_, 'b> {
         .hint("Delete it here and insert it there."))
     }
 
-    /// Writes all rows inside the open subtransaction. `None`: a row has appeared, start over.
-    fn write(&self, changes: &[TableChange<'_>], merges: &[RowMerge<'_>]) -> Result<Option<Captured>> {
+    /// Writes the rows.
+    fn write(
+        &self,
+        changes: &[TableChange<'_>],
+        merges: &[RowMerge<'_>],
+        order: &[Action; 3],
+        present: Present,
+    ) -> Result<Captured> {
+        let ((), captured) = buffer::observe(|| apply::write(changes, order, present))?;
+        let generic = |tbl: &str| matches!(self.places[tbl], Place::Generic);
+        generic::write(self.doc, self.rows.keys(), merges, generic)?;
+        Ok(captured)
+    }
+
+    /// Writes the rows in one order after the other until none is in another's way. `None`: a row has appeared, start over.
+    fn try_orders(&self, changes: &[TableChange<'_>], merges: &[RowMerge<'_>]) -> Result<Option<Captured>> {
         let tries = ORDERS.iter().map(|order| (order, Present::Refuse)).chain([(&ORDERS[0], Present::Adopt)]);
         for (order, present) in tries {
-            let tried = entry::catch(|| {
-                xact::subtransaction(|| {
-                    let ((), captured) = buffer::observe(|| apply::write(changes, order, present))?;
-                    let generic = |tbl: &str| matches!(self.places[tbl], Place::Generic);
-                    generic::write(self.doc, self.rows.keys(), merges, generic)?;
-                    Ok(Some(captured))
-                })
-            });
+            let tried = entry::catch(|| xact::subtransaction(|| self.write(changes, merges, order, present).map(Some)));
             match tried {
                 Ok(done) => return done,
                 Err(caught) if caught.is_constraint_violation() => {}
@@ -405,8 +418,7 @@ impl<'b> Target<'_, 'b> {
             return Ok(None);
         }
         // No order works: let the first one's error out, it is the one to understand.
-        let ((), captured) = buffer::observe(|| apply::write(changes, &ORDERS[0], Present::Refuse))?;
-        Ok(Some(captured))
+        self.write(changes, merges, &ORDERS[0], Present::Refuse).map(Some)
     }
 
     /// Has a row come to be that was to be inserted?

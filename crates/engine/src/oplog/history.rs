@@ -89,10 +89,26 @@ impl Found {
 #[derive(Clone, Debug, Default)]
 pub struct Rows<'a> {
     keys: Vec<(&'a str, &'a str)>,
-    /// Events, those of one row in a row.
+    by_row: ByRow<'a>,
+}
+
+/// Events by the index of their row.
+#[derive(Clone, Debug, Default)]
+pub struct ByRow<'a> {
+    /// Those of one row in a row.
     events: Vec<Candidate<'a>>,
-    /// Where each row's events begin, and the end.
-    bounds: Vec<usize>,
+    /// Where each row's events begin, and the end; nothing when there is no event.
+    bounds: Vec<u32>,
+}
+
+impl<'a> ByRow<'a> {
+    /// The events on the row of this index.
+    pub fn events(&self, row: usize) -> &[Candidate<'a>] {
+        match self.bounds.get(row..row + 2) {
+            Some(bounds) => &self.events[bounds[0] as usize..bounds[1] as usize],
+            None => &[],
+        }
+    }
 }
 
 /// An event to be sorted by its row, then by its place.
@@ -139,18 +155,18 @@ impl<'a> Rows<'a> {
         if !tagged.is_sorted() {
             // Sorted, not hashed: row ids come from outside.
             tagged.sort_unstable();
-            events = tagged.iter().map(|tag| events[tag.at as usize]).collect();
+            rearrange(&mut events, &mut tagged);
         }
-        let (mut keys, mut bounds): (Vec<(&str, &str)>, Vec<usize>) = (vec![], vec![]);
+        let (mut keys, mut bounds): (Vec<(&str, &str)>, Vec<u32>) = (vec![], vec![]);
         for (at, tag) in tagged.iter().enumerate() {
             let key = (tag.tbl, tag.row);
             if keys.last() != Some(&key) {
                 keys.push(key);
-                bounds.push(at);
+                bounds.push(at as u32);
             }
         }
-        bounds.push(events.len());
-        Rows { keys, events, bounds }
+        bounds.push(events.len() as u32);
+        Rows { keys, by_row: ByRow { events, bounds } }
     }
 
     /// The rows, as table and row id.
@@ -160,46 +176,58 @@ impl<'a> Rows<'a> {
 
     /// The events on the row of this index.
     pub fn events(&self, row: usize) -> &[Candidate<'a>] {
-        &self.events[self.bounds[row]..self.bounds[row + 1]]
+        self.by_row.events(row)
     }
 
     /// The rows of a range of indices, which begin at 0 then.
     pub fn part(&self, rows: Range<usize>) -> Self {
-        let bounds = &self.bounds[rows.start..=rows.end];
-        let first = bounds[0];
-        Rows {
-            keys: self.keys[rows].to_vec(),
-            events: self.events[first..bounds[bounds.len() - 1]].to_vec(),
-            bounds: bounds.iter().map(|at| at - first).collect(),
-        }
-    }
-
-    /// What was found on the rows of `keys`, by the same indices.
-    pub fn found(keys: &[(&'a str, &'a str)], found: &'a Found) -> Self {
-        let rows: Vec<u32> = found.events.iter().map(|&(row, ..)| row).collect();
-        let events = found.iter().map(|(_, event)| event).collect();
-        let (events, bounds) = by_row(&rows, events, keys.len());
-        Rows { keys: keys.to_vec(), events, bounds }
+        let bounds = &self.by_row.bounds[rows.start..=rows.end];
+        let (first, end) = (bounds[0], bounds[bounds.len() - 1]);
+        let events = self.by_row.events[first as usize..end as usize].to_vec();
+        let bounds = bounds.iter().map(|at| at - first).collect();
+        Rows { keys: self.keys[rows].to_vec(), by_row: ByRow { events, bounds } }
     }
 }
 
-/// Brings the events of each row together, by counting. `rows`: the row of each event, below `count`.
-fn by_row<'a>(rows: &[u32], events: Vec<Candidate<'a>>, count: usize) -> (Vec<Candidate<'a>>, Vec<usize>) {
-    let mut bounds = vec![0; count + 1];
-    for &row in rows {
-        bounds[row as usize + 1] += 1;
+/// Brings each event to where its tag is, in place: a large push has no memory for two orders. A cycle at a time; a tag that has
+/// been followed names its own place.
+fn rearrange(events: &mut [Candidate<'_>], tagged: &mut [Tag<'_>]) {
+    for start in 0..events.len() {
+        let mut to = start;
+        loop {
+            let from = std::mem::replace(&mut tagged[to].at, to as u32) as usize;
+            if from == start || from == to {
+                break;
+            }
+            events.swap(to, from);
+            to = from;
+        }
     }
-    for row in 0..count {
-        bounds[row + 1] += bounds[row];
+}
+
+impl Found {
+    /// The events by row, of which there are so many.
+    pub fn by_row(&self, rows: usize) -> ByRow<'_> {
+        if self.is_empty() {
+            return ByRow::default();
+        }
+        let events: Vec<Candidate<'_>> = self.iter().map(|(_, event)| event).collect();
+        let mut bounds = vec![0; rows + 1];
+        for &(row, ..) in &self.events {
+            bounds[row as usize + 1] += 1;
+        }
+        for row in 0..rows {
+            bounds[row + 1] += bounds[row];
+        }
+        if self.events.is_sorted_by_key(|&(row, ..)| row) {
+            return ByRow { events, bounds };
+        }
+        let mut next = bounds.clone();
+        let mut order = vec![0u32; events.len()];
+        for (at, &(row, ..)) in self.events.iter().enumerate() {
+            order[next[row as usize] as usize] = at as u32;
+            next[row as usize] += 1;
+        }
+        ByRow { events: order.into_iter().map(|at| events[at as usize]).collect(), bounds }
     }
-    if rows.is_sorted() {
-        return (events, bounds);
-    }
-    let mut next = bounds.clone();
-    let mut order = vec![0u32; events.len()];
-    for (at, &row) in rows.iter().enumerate() {
-        order[next[row as usize]] = at as u32;
-        next[row as usize] += 1;
-    }
-    (order.into_iter().map(|at| events[at as usize]).collect(), bounds)
 }

@@ -21,7 +21,7 @@ use crate::id::{Dot, EventId};
 use crate::ops::{OpBuf, OpRef};
 use crate::wire::{Batch, Run, Versions};
 
-pub use history::{Found, History, Rows};
+pub use history::{ByRow, Found, History, Rows};
 pub use page::Page;
 
 /// A log of one doc in memory.

@@ -222,8 +222,7 @@ fn rows_and_windows_hold_their_events() {
 
 /// By row, `found` is `right`.
 fn check_found(keys: &[(&str, &str)], found: &Found, right: &[Vec<EventId>]) {
-    let rows = Rows::found(keys, found);
-    assert_eq!(rows.keys(), keys);
+    let rows = found.by_row(keys.len());
     for (row, right) in right.iter().enumerate() {
         assert_eq!(ids(rows.events(row).iter().copied()), *right);
     }

@@ -216,7 +216,7 @@ impl<H: Hooks> Replica<H> {
         past: &'a mut Found,
     ) -> Result<(Vec<RowMerge<'a>>, usize)> {
         (&self.log).events_on(rows.keys(), least, window)?;
-        let window = Rows::found(rows.keys(), window);
+        let window = window.by_row(rows.keys().len());
         let exists = |row: usize| self.row(rows.keys()[row].0, rows.keys()[row].1).is_some();
         let decide = |row| match merge_row(exists(row), window.events(row), rows.events(row)) {
             Merged::Row(merge) if !(derive && self.asks_last_delete(rows.keys()[row].0, &merge)) => Some(merge),
@@ -226,7 +226,7 @@ impl<H: Hooks> Replica<H> {
         let open: Vec<usize> = (0..merges.len()).filter(|&row| merges[row].is_none()).collect();
         let keys: Vec<_> = open.iter().map(|&row| rows.keys()[row]).collect();
         (&self.log).events_on(&keys, 0, past)?;
-        let history = Rows::found(&keys, past);
+        let history = past.by_row(keys.len());
         for (at, &row) in open.iter().enumerate() {
             merges[row] = Some(merge_row_with_history(exists(row), history.events(at), rows.events(row)));
         }
