@@ -68,7 +68,7 @@ fn of_doc(table: &Table, doc: i64, row: &str, lines: &mut Rows) -> Result<()> {
         // What we wrote ourselves and have not committed is nobody's history yet.
         let Some(run) = log.run_at(*peer, *counter)? else { continue };
         let dot = Dot { lamport: *lamport, peer: log.name(*peer)?, counter: *counter };
-        events.push((Candidate { op: found.ops.get(at), dot }, run));
+        events.push((Candidate::new(&found.ops, at, dot), run));
     }
     events.sort_by_key(|(event, _)| event.stamp());
     let view = replay_row(events.iter().map(|(event, _)| *event));
@@ -88,7 +88,7 @@ struct Line<'e> {
 
 impl Line<'_> {
     fn write(&self, lines: &mut Rows) -> Result<()> {
-        match self.event.op {
+        match self.event.op() {
             OpRef::Insert { cells, .. } if cells.is_empty() => {
                 self.line("insert", None, self.view.birth == Some(self.event.dot), None, lines)
             }

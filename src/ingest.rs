@@ -243,7 +243,7 @@ fn announce(doc: i64, lamport: u64) -> Result<()> {
 fn lock_stripes(doc: i64, batch: &Batch, admitted: &Admitted) -> Result<()> {
     let mut wanted = [false; STRIPES as usize];
     for event in admitted.events(batch) {
-        if let Some((tbl, row)) = event.op.row_key() {
+        if let Some((tbl, row)) = event.op().row_key() {
             wanted[(store::row_hash(tbl, row) as u64 % STRIPES) as usize] = true;
         }
     }
@@ -397,7 +397,7 @@ fn encode_part(
 
 /// Notes that a doc holds operations of a kind that is kept and not applied.
 fn mark_opaque(doc: i64, batch: &Batch, admitted: &Admitted) -> Result<()> {
-    let opaque = |event: Candidate<'_>| matches!(event.op, OpRef::Opaque { kind, .. } if kind != 0);
+    let opaque = |event: Candidate<'_>| matches!(event.op(), OpRef::Opaque { kind, .. } if kind != 0);
     if !admitted.events(batch).any(opaque) {
         return Ok(());
     }

@@ -266,14 +266,13 @@ impl<'b> Target<'_, 'b> {
         let mut names: Vec<&&str> = self.places.keys().collect();
         names.sort_unstable();
         for tbl in names {
-            let indices = self.rows_in(tbl);
-            let ids: Vec<&str> = indices.iter().map(|i| self.rows.keys()[*i].1).collect();
-            let found = match &self.places[*tbl] {
-                Place::Tracked(table) => apply::lock_rows(table, self.doc_name.as_deref(), &ids)?,
-                Place::Generic => generic::lock_rows(self.doc, tbl, &ids)?,
-            };
-            for (i, found) in indices.into_iter().zip(found) {
-                exists[i] = found;
+            for indices in self.rows_in(tbl).chunks(PORTION_ROWS) {
+                let ids: Vec<&str> = indices.iter().map(|i| self.rows.keys()[*i].1).collect();
+                let found = match &self.places[*tbl] {
+                    Place::Tracked(table) => apply::lock_rows(table, self.doc_name.as_deref(), &ids)?,
+                    Place::Generic => generic::lock_rows(self.doc, tbl, &ids)?,
+                };
+                indices.iter().zip(found).for_each(|(i, found)| exists[*i] = found);
             }
         }
         Ok(exists)
@@ -502,10 +501,10 @@ fn collect(rows: &Rows<'_>, events: &RowEvents, least: u64) -> Result<Found> {
         }
     }
     let mut found = Found::new();
-    for (op, (peer, counter, lamport)) in events.ops.iter().zip(&events.of) {
-        if let Some(row) = op.row_key().and_then(|key| rows.keys().binary_search(&key).ok()) {
+    for (at, (peer, counter, lamport)) in events.of.iter().enumerate() {
+        if let Some(row) = events.ops.row_key(at).and_then(|key| rows.keys().binary_search(&key).ok()) {
             let dot = Dot { lamport: *lamport, peer: &names[peer], counter: *counter };
-            let event = Candidate { op, dot };
+            let event = Candidate::new(&events.ops, at, dot);
             if event.effective_lamport() >= least {
                 found.push(row, event)?;
             }

@@ -208,10 +208,10 @@ impl Comparison<'_, '_> {
         })?;
         let peers = sources.iter().map(|source| self.peer(source.peer)).collect::<Result<Vec<_>>>()?;
         let mut by_row: BTreeMap<(i64, &str), Vec<Candidate<'_>>> = BTreeMap::new();
-        for ((op, source), peer) in events.iter().zip(&sources).zip(&peers) {
-            let (_, row) = op.row_key().expect("only operations on rows were put there");
+        for ((at, source), peer) in sources.iter().enumerate().zip(&peers) {
+            let (_, row) = events.row_key(at).expect("only operations on rows were put there");
             let dot = Dot { lamport: source.lamport, peer, counter: source.counter };
-            by_row.entry((source.doc, row)).or_default().push(Candidate { op, dot });
+            by_row.entry((source.doc, row)).or_default().push(Candidate::new(&events, at, dot));
         }
         // In the order of the rows; taken when the table has the row.
         let mut by_row: Vec<_> = by_row.into_iter().map(|(key, events)| (key, Some(events))).collect();

@@ -106,9 +106,10 @@ impl Admitted {
             let peer = batch.runs[part.run].peer.as_str();
             let mut dot = Dot { lamport: part.lamport, peer, counter: part.counters.start };
             part.ops.clone().map(move |at| {
-                let event = Candidate { op: batch.ops.get(at), dot };
-                dot.lamport += event.op.span();
-                dot.counter += event.op.span();
+                let event = Candidate::new(&batch.ops, at, dot);
+                let span = batch.ops.span_of(at);
+                dot.lamport += span;
+                dot.counter += span;
                 event
             })
         })

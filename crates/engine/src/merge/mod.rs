@@ -126,13 +126,13 @@ impl<'s, 'a> Competition<'s, 'a> {
         if planted::is(Bug::DeleteIgnored) {
             return None;
         }
-        self.iter().filter(|(c, _)| matches!(c.op, OpRef::Delete { .. })).map(|(c, _)| c.dot).max()
+        self.iter().filter(|(c, _)| matches!(c.op(), OpRef::Delete { .. })).map(|(c, _)| c.dot).max()
     }
 
     /// The least insert newer than `last_delete`.
     fn birth(&self, last_delete: Option<Dot<'a>>) -> Option<Dot<'a>> {
         let dropped = |cells: crate::ops::Cells<'_>| planted::is(Bug::EmptyInsertIgnored) && cells.is_empty();
-        let is_insert = |c: &Candidate<'_>| matches!(c.op, OpRef::Insert { cells, .. } if !dropped(cells));
+        let is_insert = |c: &Candidate<'_>| matches!(c.op(), OpRef::Insert { cells, .. } if !dropped(cells));
         let inserts = self.iter().filter(|(c, _)| is_insert(c)).map(|(c, _)| c.dot);
         inserts.filter(|&dot| newer(dot, last_delete)).min()
     }
@@ -170,7 +170,7 @@ fn replay<'a>(events: Competition<'_, 'a>) -> RowView<'a> {
 fn collect<'a>(event: &Candidate<'a>, from_batch: bool, life: Life<'a>, into: &mut Vec<Winner<'a>>) {
     let stamp = event.stamp();
     let winner = |col, value, is_default| Winner { col, value, stamp, is_default, from_batch };
-    match event.op {
+    match event.op() {
         OpRef::Insert { cells, .. } if newer(event.dot, life.last_delete) => {
             into.reserve(cells.len());
             into.extend(cells.iter().map(|(col, value)| winner(col, value, false)));

@@ -13,16 +13,16 @@ pub type Shown<'a> = Option<BTreeMap<&'a str, (ValueRef<'a>, Dot<'a>)>>;
 
 /// The rule of the module's head, column by column, by pairwise comparison.
 pub fn replay_row_slowly<'a>(events: &[Candidate<'a>]) -> Shown<'a> {
-    let outlived = |e: &Candidate<'a>| !events.iter().any(|d| matches!(d.op, OpRef::Delete { .. }) && d.dot >= e.dot);
-    let inserts: Vec<_> = events.iter().filter(|e| matches!(e.op, OpRef::Insert { .. }) && outlived(e)).collect();
+    let outlived = |e: &Candidate<'a>| !events.iter().any(|d| matches!(d.op(), OpRef::Delete { .. }) && d.dot >= e.dot);
+    let inserts: Vec<_> = events.iter().filter(|e| matches!(e.op(), OpRef::Insert { .. }) && outlived(e)).collect();
     if inserts.is_empty() {
         return None;
     }
     let mut explicit: Vec<(&str, ValueRef, u64, Dot, Dot)> = vec![];
     let mut defaults: Vec<(&str, ValueRef, u64, Dot, Dot)> = vec![];
-    let last = events.iter().filter(|e| matches!(e.op, OpRef::Delete { .. })).map(|e| e.dot).max();
+    let last = events.iter().filter(|e| matches!(e.op(), OpRef::Delete { .. })).map(|e| e.dot).max();
     for e in events {
-        match e.op {
+        match e.op() {
             OpRef::Insert { cells, .. } if inserts.iter().any(|i| i.dot == e.dot) => {
                 explicit.extend(cells.iter().map(|(col, value)| (col, value, 0, e.dot, e.dot)));
             }
@@ -119,9 +119,8 @@ impl RandomRow {
 
     /// The events.
     pub fn events(&self) -> Vec<Candidate<'_>> {
-        let candidates = self.dots.iter().enumerate().map(|(i, (lamport, peer, counter))| Candidate {
-            op: self.ops.get(i),
-            dot: Dot { lamport: *lamport, peer, counter: *counter },
+        let candidates = self.dots.iter().enumerate().map(|(i, (lamport, peer, counter))| {
+            Candidate::new(&self.ops, i, Dot { lamport: *lamport, peer, counter: *counter })
         });
         candidates.collect()
     }

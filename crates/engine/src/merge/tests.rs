@@ -100,7 +100,7 @@ fn check_roots(merge: &RowMerge<'_>, events: &[Candidate<'_>], after: &Shown<'_>
         let mut ops = crate::OpBuf::new();
         let (t, c) = (ops.sym("t"), ops.sym(col));
         ops.update(t, "r", c, ValueRef::Text("rewritten"), Origin::Rewrite(&root)).unwrap();
-        let rewrite = Candidate { op: ops.get(0), dot: Dot { lamport: 1000, peer: "hub", counter: 0 } };
+        let rewrite = Candidate::new(&ops, 0, Dot { lamport: 1000, peer: "hub", counter: 0 });
         let with: Vec<_> = events.iter().copied().chain([rewrite]).collect();
         let view = replay_row(with);
         assert_eq!(view.cell(col).map(|c| c.value), Some(ValueRef::Text("rewritten")), "rewrite of {col}");
@@ -124,7 +124,7 @@ fn events<'o>(ops: &'o mut crate::OpBuf, told: &[(u64, char)]) -> Vec<Candidate<
         .unwrap();
     }
     let dot = |at: usize| Dot { lamport: told[at].0, peer: "p", counter: told[at].0 };
-    (0..told.len()).map(|at| Candidate { op: ops.get(at), dot: dot(at) }).collect()
+    (0..told.len()).map(|at| Candidate::new(ops, at, dot(at))).collect()
 }
 
 /// Reading a row's whole history is dear, so it is asked for only where the window leaves something open.
@@ -193,7 +193,7 @@ fn merge_speed() {
     for row in 0..ROWS * 4 {
         ops.update(t, &(row / 4).to_string(), cols[row % 4], ValueRef::Int(2), Origin::Explicit).unwrap();
     }
-    let candidate = |i| Candidate { op: ops.get(i), dot: Dot { lamport: i as u64, peer: "p", counter: i as u64 } };
+    let candidate = |i| Candidate::new(&ops, i, Dot { lamport: i as u64, peer: "p", counter: i as u64 });
     let events: Vec<_> = (0..ops.len()).map(candidate).collect();
     let time = |what: &str, size: usize, exists: bool, events: &[Candidate<'_>]| {
         let start = std::time::Instant::now();

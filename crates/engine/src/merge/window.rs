@@ -113,7 +113,7 @@ pub fn merge_row<'a>(exists_now: bool, window: &[Candidate<'a>], batch: &[Candid
 
 /// Whether [`merge_row`] may answer [`Merged::NeedsHistory`]. Mostly it cannot, and need not be asked for that alone.
 pub fn may_need_history(window: &[Candidate<'_>], batch: &[Candidate<'_>]) -> bool {
-    let is_default = |c: &Candidate<'_>| matches!(c.op, OpRef::Update { origin: Origin::Default(_), .. });
+    let is_default = |c: &Candidate<'_>| matches!(c.op(), OpRef::Update { origin: Origin::Default(_), .. });
     !window.is_empty() || batch.iter().any(is_default)
 }
 
@@ -164,7 +164,7 @@ fn stood_matters(all: Competition<'_, '_>, birth: Option<Dot<'_>>, birth_before:
     if planted::is(Bug::HistoryNeverAsked) {
         return false;
     }
-    all.iter().any(|(event, from_batch)| match event.op {
+    all.iter().any(|(event, from_batch)| match event.op() {
         OpRef::Update { origin, .. } => {
             let older = |than: Option<Dot<'_>>| than.is_some_and(|dot| event.stamp() < Stamp::plain(dot));
             match from_batch {
@@ -181,7 +181,7 @@ fn stood_matters(all: Competition<'_, '_>, birth: Option<Dot<'_>>, birth_before:
 /// `sure_from` on settle anything.
 fn open_default(all: Competition<'_, '_>, stood: bool, cells: &[Winner<'_>], sure_from: Option<Dot<'_>>) -> bool {
     let settles = |c: &Winner<'_>| sure_from.is_none_or(|birth| c.stamp >= Stamp::plain(birth));
-    all.iter().any(|(event, from_batch)| match event.op {
+    all.iter().any(|(event, from_batch)| match event.op() {
         OpRef::Update { col, origin: Origin::Default(_), .. } => {
             (from_batch || !stood) && !find(cells, col).is_some_and(settles)
         }

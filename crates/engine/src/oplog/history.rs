@@ -52,7 +52,7 @@ impl Found {
 
     /// Adds an event on the row of this index.
     pub fn push(&mut self, row: usize, event: Candidate<'_>) -> Result<()> {
-        self.ops.push(event.op)?;
+        self.ops.push(event.op())?;
         let peer = match self.index.get(event.dot.peer) {
             Some(&peer) => peer,
             None => {
@@ -80,7 +80,7 @@ impl Found {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (usize, Candidate<'_>)> {
         self.events.iter().enumerate().map(|(at, &(row, lamport, peer, counter))| {
             let dot = Dot { lamport, peer: &self.peers[peer as usize], counter };
-            (row as usize, Candidate { op: self.ops.get(at), dot })
+            (row as usize, Candidate::new(&self.ops, at, dot))
         })
     }
 }
@@ -149,8 +149,9 @@ impl<'a> Rows<'a> {
     /// Groups events by the row they are about. Rows come in the order of their keys, in which they can be locked; a row's
     /// events in the order given. What is not about a row is left out.
     pub fn group(events: impl IntoIterator<Item = Candidate<'a>>) -> Self {
-        let mut events: Vec<Candidate<'_>> = events.into_iter().filter(|event| event.op.row_key().is_some()).collect();
-        let tag = |(event, at): (&Candidate<'a>, u32)| event.op.row_key().map(|key| Tag::new(key, at));
+        let mut events: Vec<Candidate<'_>> =
+            events.into_iter().filter(|event| event.op().row_key().is_some()).collect();
+        let tag = |(event, at): (&Candidate<'a>, u32)| event.op().row_key().map(|key| Tag::new(key, at));
         let mut tagged: Vec<Tag<'_>> = events.iter().zip(0..).filter_map(tag).collect();
         if !tagged.is_sorted() {
             // Sorted, not hashed: row ids come from outside.

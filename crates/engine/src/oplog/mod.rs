@@ -102,7 +102,7 @@ impl Oplog {
     fn index_row(&mut self, op: OpRef<'_>) {
         let Some((tbl, row)) = op.row_key() else { return };
         let at = self.events.len() - 1;
-        let effective = Candidate { op, dot: self.dot(at) }.effective_lamport();
+        let effective = self.candidate(at).effective_lamport();
         if !self.rows.contains_key(tbl) {
             self.rows.insert(tbl.into(), BTreeMap::new());
         }
@@ -124,7 +124,7 @@ impl Oplog {
 
     /// The operation at an index, with its event.
     fn candidate(&self, at: usize) -> Candidate<'_> {
-        Candidate { op: self.ops.get(at), dot: self.dot(at) }
+        Candidate::new(&self.ops, at, self.dot(at))
     }
 
     fn dot(&self, at: usize) -> Dot<'_> {

@@ -235,17 +235,17 @@ fn grouping_is_stable_and_sorts_the_rows() {
         if rng.chance(50) {
             rng.shuffle(&mut events);
         } else {
-            events.sort_by_key(|event| event.op.row_key());
+            events.sort_by_key(|event| event.op().row_key());
         }
         let rows = Rows::group(events.iter().copied());
-        let keys: BTreeSet<_> = events.iter().filter_map(|event| event.op.row_key()).collect();
+        let keys: BTreeSet<_> = events.iter().filter_map(|event| event.op().row_key()).collect();
         assert_eq!(rows.keys(), keys.into_iter().collect::<Vec<_>>());
         let to = rng.below(rows.keys().len() + 1);
         let from = rng.below(to + 1);
         let part = rows.part(from..to);
         assert_eq!(part.keys(), &rows.keys()[from..to]);
         for (row, &key) in rows.keys().iter().enumerate() {
-            let right = ids(events.iter().filter(|event| event.op.row_key() == Some(key)).copied());
+            let right = ids(events.iter().filter(|event| event.op().row_key() == Some(key)).copied());
             assert_eq!(ids(rows.events(row).iter().copied()), right);
             if (from..to).contains(&row) {
                 assert_eq!(ids(part.events(row - from).iter().copied()), right);
