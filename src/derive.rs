@@ -48,7 +48,7 @@ pub fn derive(
         }
         others.push((*other, hub));
     }
-    let index: FxHashMap<(&str, &str), usize> = rows.keys().iter().enumerate().map(|(i, key)| (*key, i)).collect();
+    let index: FxHashMap<(&str, &str), usize> = rows.keys().enumerate().map(|(i, key)| (key, i)).collect();
     let unseen = Seen::default();
     for change in changes {
         let doubtful = doubtful_rows(change, &seen);
@@ -248,7 +248,7 @@ impl Deriving<'_, '_> {
         let mut wanted: Vec<usize> = self.pending.iter().map(|(i, _)| *i).collect();
         wanted.dedup();
         let found = materialize::history_of(self.doc, self.rows, &wanted)?;
-        let history = found.by_row(self.rows.keys().len());
+        let history = found.by_row(self.rows.len());
         for (index, op) in std::mem::take(&mut self.pending) {
             let events = history.events(index).iter().chain(self.rows.events(index)).copied();
             let since = replay_row(events).last_delete.map(event_ref);

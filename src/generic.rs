@@ -41,14 +41,14 @@ fn owned<R>(body: impl FnOnce(&spi::Connection) -> Result<R>) -> Result<R> {
 }
 
 /// Writes the patches of generic tables, one statement for each kind.
-pub fn write(
+pub fn write<'k>(
     doc: i64,
-    keys: &[(&str, &str)],
+    keys: impl Iterator<Item = (&'k str, &'k str)>,
     merges: &[RowMerge<'_>],
     is_generic: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let mut kinds: [(Vec<&str>, Vec<&str>, Vec<String>); 3] = Default::default();
-    for ((tbl, row), merge) in keys.iter().zip(merges) {
+    for ((tbl, row), merge) in keys.zip(merges) {
         if !is_generic(tbl) {
             continue;
         }

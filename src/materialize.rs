@@ -56,7 +56,7 @@ enum Place {
 /// Merges new events into rows. Nothing is logged here. `want_ops`: tell the merge operations too.
 pub fn merge_into_rows(doc: i64, batch: &Batch, admitted: &Admitted, want_ops: bool) -> Result<Outcome> {
     let rows = ingest::rows_of(batch, admitted);
-    if rows.keys().is_empty() {
+    if rows.is_empty() {
         return Ok(Outcome::default());
     }
     let places = find_places(doc, &rows)?;
@@ -79,7 +79,7 @@ fn find_places<'b>(doc: i64, rows: &Rows<'b>) -> Result<FxHashMap<&'b str, Place
     let mut places = FxHashMap::default();
     for (tbl, _) in rows.keys() {
         if !places.contains_key(tbl) {
-            places.insert(*tbl, find_place(doc, tbl)?);
+            places.insert(tbl, find_place(doc, tbl)?);
         }
     }
     Ok(places)
@@ -144,24 +144,24 @@ struct Target<'t, 'b> {
 impl<'b> Target<'_, 'b> {
     /// All rows as one portion.
     fn together(&self) -> Vec<Range<usize>> {
-        std::iter::once(0..self.rows.keys().len()).collect()
+        std::iter::once(0..self.rows.len()).collect()
     }
 
     /// The rows in portions, of one table each, parents first.
     fn portions(&self) -> Result<Vec<Range<usize>>> {
-        let keys = self.rows.keys();
-        if keys.len() <= PORTION_ROWS {
+        if self.rows.len() <= PORTION_ROWS {
             return Ok(self.together());
         }
         let (mut tables, mut generic) = (Vec::new(), Vec::new());
         let mut start = 0;
-        for of_table in keys.chunk_by(|a, b| a.0 == b.0) {
-            let range = start..start + of_table.len();
-            start = range.end;
-            match &self.places[of_table[0].0] {
-                Place::Tracked(table) => tables.push((table.clone(), range)),
-                Place::Generic => generic.push(range),
+        while start < self.rows.len() {
+            let tbl = self.rows.key(start).0;
+            let end = (start..self.rows.len()).find(|i| self.rows.key(*i).0 != tbl).unwrap_or(self.rows.len());
+            match &self.places[tbl] {
+                Place::Tracked(table) => tables.push((table.clone(), start..end)),
+                Place::Generic => generic.push(start..end),
             }
+            start = end;
         }
         apply::parents_first(&mut tables, |(table, _)| table.root)?;
         let ranges = tables.into_iter().map(|(_, range)| range).chain(generic);
@@ -250,24 +250,24 @@ impl<'b> Target<'_, 'b> {
     fn touches_others(&self, portion: &Range<usize>, outcome: &Outcome) -> bool {
         let mut keys = outcome.derived.iter().filter(|(doc, _)| *doc == self.doc).flat_map(|(_, ops)| ops.iter());
         keys.any(|op| {
-            let found = op.row_key().and_then(|key| self.rows.keys().binary_search(&key).ok());
+            let found = op.row_key().and_then(|key| self.rows.find(key));
             found.is_some_and(|row| !portion.contains(&row))
         })
     }
 
     /// Indices of the rows of one wire table.
     fn rows_in(&self, tbl: &str) -> Vec<usize> {
-        (0..self.rows.keys().len()).filter(|i| self.rows.keys()[*i].0 == tbl).collect()
+        (0..self.rows.len()).filter(|i| self.rows.key(*i).0 == tbl).collect()
     }
 
     /// Locks the rows that are there, table by table, in key order.
     fn lock_existing(&self) -> Result<Vec<bool>> {
-        let mut exists = vec![false; self.rows.keys().len()];
+        let mut exists = vec![false; self.rows.len()];
         let mut names: Vec<&&str> = self.places.keys().collect();
         names.sort_unstable();
         for tbl in names {
             for indices in self.rows_in(tbl).chunks(PORTION_ROWS) {
-                let ids: Vec<&str> = indices.iter().map(|i| self.rows.keys()[*i].1).collect();
+                let ids: Vec<&str> = indices.iter().map(|i| self.rows.key(*i).1).collect();
                 let found = match &self.places[*tbl] {
                     Place::Tracked(table) => apply::lock_rows(table, self.doc_name.as_deref(), &ids)?,
                     Place::Generic => generic::lock_rows(self.doc, tbl, &ids)?,
@@ -318,7 +318,7 @@ impl<'b> Target<'_, 'b> {
     /// A row that is not there and will not be made may be on its way in another transaction, which has perhaps taken
     /// its lamport already: wait for it and look again.
     fn wait_for_inserters(&self, exists: &[bool], merges: &[RowMerge<'_>]) -> Result<bool> {
-        for (i, (tbl, row)) in self.rows.keys().iter().enumerate() {
+        for (i, (tbl, row)) in self.rows.keys().enumerate() {
             let Place::Tracked(table) = &self.places[tbl] else { continue };
             if exists[i] || matches!(merges[i].patch, Patch::Insert(_)) {
                 continue;
@@ -340,7 +340,7 @@ impl<'b> Target<'_, 'b> {
             let Place::Tracked(table) = place else { continue };
             let mut rows = Vec::new();
             for i in self.rows_in(tbl) {
-                rows.extend(self.row_change(table, self.rows.keys()[i].1, &merges[i].patch)?);
+                rows.extend(self.row_change(table, self.rows.key(i).1, &merges[i].patch)?);
             }
             let doc_name = table.doc_column.and(self.doc_name.clone());
             if !rows.is_empty() {
@@ -459,9 +459,9 @@ impl Competition {
     /// is younger.
     fn read(doc: i64, rows: &Rows<'_>, least: u64) -> Result<Competition> {
         let _now = xact::ActiveSnapshot::push_latest();
-        let all: Vec<usize> = (0..rows.keys().len()).collect();
+        let all: Vec<usize> = (0..rows.len()).collect();
         let budget = WINDOW_RUNS + all.len() / ROWS_A_RUN;
-        let wanted = RowSet::new(rows.keys().iter().copied());
+        let wanted = RowSet::new(rows.keys());
         match store::events_since_lamport(doc, least, budget, &wanted, Snapshot::Active)? {
             Some(events) => Self::new(rows, &events, least),
             None => Self::of_some(doc, rows, &all, least),
@@ -474,7 +474,7 @@ impl Competition {
             return Ok(Competition { found: Found::new(), whole: false });
         }
         let _now = xact::ActiveSnapshot::push_latest();
-        let keys = || some.iter().map(|i| rows.keys()[*i]);
+        let keys = || some.iter().map(|i| rows.key(*i));
         let hashes: Vec<i64> = keys().map(|(tbl, row)| store::row_hash(tbl, row)).collect();
         let wanted = RowSet::new(keys());
         Self::new(rows, &store::events_on_rows(doc, &hashes, &wanted, least, Snapshot::Active)?, least)
@@ -502,7 +502,7 @@ fn collect(rows: &Rows<'_>, events: &RowEvents, least: u64) -> Result<Found> {
     }
     let mut found = Found::new();
     for (at, (peer, counter, lamport)) in events.of.iter().enumerate() {
-        if let Some(row) = events.ops.row_key(at).and_then(|key| rows.keys().binary_search(&key).ok()) {
+        if let Some(row) = events.ops.row_key(at).and_then(|key| rows.find(key)) {
             let dot = Dot { lamport: *lamport, peer: &names[peer], counter: *counter };
             let event = Candidate::new(&events.ops, at, dot);
             if event.effective_lamport() >= least {
@@ -520,7 +520,7 @@ pub fn history_of(doc: i64, rows: &Rows<'_>, some: &[usize]) -> Result<Found> {
 
 fn merge_ops(rows: &Rows<'_>, merges: &[RowMerge<'_>]) -> Result<Vec<String>> {
     let mut ops = Vec::new();
-    for ((tbl, row), merge) in rows.keys().iter().zip(merges) {
+    for ((tbl, row), merge) in rows.keys().zip(merges) {
         let mut push = |write: &mut dyn FnMut(&mut String) -> crdt_engine::Result<()>| {
             let mut text = String::new();
             write(&mut text).map(|()| ops.push(text))

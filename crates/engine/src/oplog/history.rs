@@ -85,12 +85,9 @@ impl Found {
     }
 }
 
-/// Events by row: the shape in which rows are merged.
+/// Events by row, in the order of the rows' keys: the shape in which rows are merged.
 #[derive(Clone, Debug, Default)]
-pub struct Rows<'a> {
-    keys: Vec<(&'a str, &'a str)>,
-    by_row: ByRow<'a>,
-}
+pub struct Rows<'a>(ByRow<'a>);
 
 /// Events by the index of their row.
 #[derive(Clone, Debug, Default)]
@@ -128,6 +125,10 @@ impl<'a> Tag<'a> {
         head[..length].copy_from_slice(&row.as_bytes()[..length]);
         Tag { tbl, head: u64::from_be_bytes(head), row, at }
     }
+
+    fn key(&self) -> (&'a str, &'a str) {
+        (self.tbl, self.row)
+    }
 }
 
 impl Ord for Tag<'_> {
@@ -158,35 +159,57 @@ impl<'a> Rows<'a> {
             tagged.sort_unstable();
             rearrange(&mut events, &mut tagged);
         }
-        let (mut keys, mut bounds): (Vec<(&str, &str)>, Vec<u32>) = (vec![], vec![]);
-        for (at, tag) in tagged.iter().enumerate() {
-            let key = (tag.tbl, tag.row);
-            if keys.last() != Some(&key) {
-                keys.push(key);
-                bounds.push(at as u32);
-            }
-        }
-        bounds.push(events.len() as u32);
-        Rows { keys, by_row: ByRow { events, bounds } }
+        let new_row = |at: &usize| *at == 0 || tagged[at - 1].key() != tagged[*at].key();
+        let starts = (0..tagged.len()).filter(new_row).chain([events.len()]);
+        let bounds = starts.map(|at| at as u32).collect();
+        Rows(ByRow { events, bounds })
     }
 
-    /// The rows, as table and row id.
-    pub fn keys(&self) -> &[(&'a str, &'a str)] {
-        &self.keys
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.0.bounds.len().saturating_sub(1)
+    }
+
+    /// No row at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The row of an index, as table and row id.
+    pub fn key(&self, row: usize) -> (&'a str, &'a str) {
+        self.0.events[self.0.bounds[row] as usize].op().row_key().expect("others were left out")
+    }
+
+    /// The rows.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone {
+        (0..self.len()).map(|row| self.key(row))
+    }
+
+    /// The index of a row.
+    pub fn find(&self, key: (&str, &str)) -> Option<usize> {
+        let (mut from, mut to) = (0, self.len());
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match self.key(middle).cmp(&key) {
+                Ordering::Less => from = middle + 1,
+                Ordering::Equal => return Some(middle),
+                Ordering::Greater => to = middle,
+            }
+        }
+        None
     }
 
     /// The events on the row of this index.
     pub fn events(&self, row: usize) -> &[Candidate<'a>] {
-        self.by_row.events(row)
+        self.0.events(row)
     }
 
     /// The rows of a range of indices, which begin at 0 then.
     pub fn part(&self, rows: Range<usize>) -> Self {
-        let bounds = &self.by_row.bounds[rows.start..=rows.end];
+        let bounds = &self.0.bounds[rows.start..=rows.end];
         let (first, end) = (bounds[0], bounds[bounds.len() - 1]);
-        let events = self.by_row.events[first as usize..end as usize].to_vec();
-        let bounds = bounds.iter().map(|at| at - first).collect();
-        Rows { keys: self.keys[rows].to_vec(), by_row: ByRow { events, bounds } }
+        let events = self.0.events[first as usize..end as usize].to_vec();
+        Rows(ByRow { events, bounds: bounds.iter().map(|at| at - first).collect() })
     }
 }
 

@@ -180,11 +180,11 @@ impl<H: Hooks> Replica<H> {
             accepted: admitted.accepted,
             duplicate: admitted.duplicate,
             changes: vec![],
-            rows: rows.keys().len(),
+            rows: rows.len(),
             rows_by_history,
         };
         let mut derived = OpBuf::new();
-        for (&key, merge) in rows.keys().iter().zip(&merges) {
+        for (key, merge) in rows.keys().zip(&merges) {
             self.show(key, merge, derive.then_some(&mut derived), &mut applied.changes)?;
         }
         if !derived.is_empty() {
@@ -215,16 +215,16 @@ impl<H: Hooks> Replica<H> {
         window: &'a mut Found,
         past: &'a mut Found,
     ) -> Result<(Vec<RowMerge<'a>>, usize)> {
-        (&self.log).events_on(rows.keys(), least, window)?;
-        let window = window.by_row(rows.keys().len());
-        let exists = |row: usize| self.row(rows.keys()[row].0, rows.keys()[row].1).is_some();
+        (&self.log).events_on(&rows.keys().collect::<Vec<_>>(), least, window)?;
+        let window = window.by_row(rows.len());
+        let exists = |row: usize| self.row(rows.key(row).0, rows.key(row).1).is_some();
         let decide = |row| match merge_row(exists(row), window.events(row), rows.events(row)) {
-            Merged::Row(merge) if !(derive && self.asks_last_delete(rows.keys()[row].0, &merge)) => Some(merge),
+            Merged::Row(merge) if !(derive && self.asks_last_delete(rows.key(row).0, &merge)) => Some(merge),
             _ => None,
         };
-        let mut merges: Vec<Option<RowMerge<'a>>> = (0..rows.keys().len()).map(decide).collect();
+        let mut merges: Vec<Option<RowMerge<'a>>> = (0..rows.len()).map(decide).collect();
         let open: Vec<usize> = (0..merges.len()).filter(|&row| merges[row].is_none()).collect();
-        let keys: Vec<_> = open.iter().map(|&row| rows.keys()[row]).collect();
+        let keys: Vec<_> = open.iter().map(|&row| rows.key(row)).collect();
         (&self.log).events_on(&keys, 0, past)?;
         let history = past.by_row(keys.len());
         for (at, &row) in open.iter().enumerate() {
