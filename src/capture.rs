@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crdt_engine::ops::{OpBuf, Sym};
+use crdt_engine::ops::{Given, OpBuf, Sym};
 use crdt_engine::{Origin, ValueRef};
 use rustc_hash::FxHashMap;
 
@@ -180,8 +180,7 @@ impl<'t> Statement<'t> {
         let (ops, symbols) = self.symbols(doc);
         ops.insert(symbols.tbl, &row)?;
         for (column, col) in table.columns.iter().zip(&symbols.cols) {
-            let value = tuple.attr(column.attno).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, &mut text));
-            ops.cell(*col, value)?;
+            ops.cell(*col, given(column, tuple, &mut text))?;
         }
         (self.row, self.text) = (row, text);
         Ok(())
@@ -271,7 +270,7 @@ impl<'t> Statement<'t> {
         let (ops, symbols) = self.symbols(doc);
         for &i in changed {
             let column = &table.columns[i];
-            let value = new.attr(column.attno).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, &mut text));
+            let value = given(column, new, &mut text);
             ops.update(symbols.tbl, &row, symbols.cols[i], value, Origin::Explicit)?;
         }
         (self.row, self.text) = (row, text);
@@ -476,6 +475,11 @@ impl<'t> Statement<'t> {
         }
         Ok(())
     }
+}
+
+/// What a column of a row is given as to the buffer.
+fn given<'a>(column: &types::Column, tuple: Tuple<'_>, text: &'a mut String) -> Given<'a> {
+    tuple.attr(column.attno).map_or(Given::Value(ValueRef::Null), |datum| datum::to_given(&column.ty, datum, text))
 }
 
 fn same(column: &types::Column, old: Tuple<'_>, new: Tuple<'_>) -> bool {

@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::fmt::Write;
 
 use crdt_engine::ValueRef;
+use crdt_engine::ops::Given;
 use crdt_engine::value::Parsed;
 use pgrx::pg_sys::{self, Datum, Oid};
 use rustc_hash::FxHashMap;
@@ -350,6 +351,17 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
             }
         }
     }
+}
+
+/// The value of a datum for a buffer that mostly nobody reads: [`to_value`], or a number that says the same.
+pub fn to_given<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Given<'a> {
+    if let Conv::Out { .. } = ty.conv
+        // SAFETY: the datum is a live value of this type.
+        && let Some(number) = unsafe { forms::number(ty.base, datum) }
+    {
+        return Given::Number(number);
+    }
+    Given::Value(to_value(ty, datum, scratch))
 }
 
 thread_local! {

@@ -68,6 +68,42 @@ pub enum Origin<'a> {
     Default(Option<&'a EventRef>),
 }
 
+/// What kind of moment a number counts to from 2000-01-01.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// In days.
+    Date,
+    /// In microseconds; no zone is written.
+    WithoutZone,
+    /// In microseconds, in UTC, which is written as `+00`.
+    WithZone,
+}
+
+/// A text that is kept as the number it says, because nobody may ever read it as text: what is captured is mostly encoded
+/// and forgotten. Whoever does read it has it written out before, by [`crate::codec::spell_out`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Number {
+    /// As PostgreSQL writes it in the ISO style under UTC; [`crate::codec::moment`] makes it.
+    Moment(Moment, i64),
+    /// Times ten to the power of how many digits stand behind the point: 18 at most.
+    Decimal(i64, u8),
+}
+
+/// A cell's value as it is appended.
+#[derive(Clone, Copy, Debug)]
+pub enum Given<'a> {
+    /// As everybody reads it.
+    Value(ValueRef<'a>),
+    /// A text that a number says.
+    Number(Number),
+}
+
+impl<'a> From<ValueRef<'a>> for Given<'a> {
+    fn from(value: ValueRef<'a>) -> Self {
+        Given::Value(value)
+    }
+}
+
 /// One operation, borrowed from an [`OpBuf`].
 #[derive(Clone, Copy, Debug)]
 pub enum OpRef<'a> {
@@ -171,7 +207,12 @@ pub(crate) enum Stored {
     Float(f64),
     Text(Span),
     Json(Span),
+    /// A text too.
+    Number(Number),
 }
+
+// Of a moment or a decimal no more is kept than of a text.
+const _: () = assert!(size_of::<Stored>() == 16);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cell {
@@ -301,8 +342,8 @@ impl OpBuf {
     }
 
     /// Adds a cell to the insert appended last.
-    pub fn cell(&mut self, col: Sym, value: ValueRef<'_>) -> Result<()> {
-        let value = self.store(value)?;
+    pub fn cell<'v>(&mut self, col: Sym, value: impl Into<Given<'v>>) -> Result<()> {
+        let value = self.store(value.into())?;
         alloc::push(&mut self.cells, Cell { col, value })?;
         let op = self.ops.last_mut().expect("a cell follows its insert");
         debug_assert!(matches!(op.kind, Kind::Insert));
@@ -311,7 +352,14 @@ impl OpBuf {
     }
 
     /// Appends an update of one cell.
-    pub fn update(&mut self, tbl: Sym, row: &str, col: Sym, value: ValueRef<'_>, origin: Origin<'_>) -> Result<()> {
+    pub fn update<'v>(
+        &mut self,
+        tbl: Sym,
+        row: &str,
+        col: Sym,
+        value: impl Into<Given<'v>>,
+        origin: Origin<'_>,
+    ) -> Result<()> {
         let origin = match origin {
             Origin::Explicit => OriginSlot::Explicit,
             Origin::Rewrite(root) => OriginSlot::Rewrite(self.reference(root)?),
@@ -321,7 +369,7 @@ impl OpBuf {
         let before = self.mark();
         self.op(Kind::Update { origin }, tbl, row)?;
         // An update has exactly one cell, also when memory for it runs out half way.
-        let cell = self.store(value).and_then(|value| alloc::push(&mut self.cells, Cell { col, value }));
+        let cell = self.store(value.into()).and_then(|value| alloc::push(&mut self.cells, Cell { col, value }));
         if let Err(e) = cell {
             self.truncate(before);
             return Err(e);
@@ -497,15 +545,28 @@ impl OpBuf {
         Ok(Span { from, to: offset(self.text.len())? })
     }
 
-    fn store(&mut self, value: ValueRef<'_>) -> Result<Stored> {
+    fn store(&mut self, value: Given<'_>) -> Result<Stored> {
         Ok(match value {
-            ValueRef::Null => Stored::Null,
-            ValueRef::Bool(b) => Stored::Bool(b),
-            ValueRef::Int(i) => Stored::Int(i),
-            ValueRef::Float(f) => Stored::Float(f),
-            ValueRef::Text(t) => Stored::Text(self.span(t)?),
-            ValueRef::Json(t) => Stored::Json(self.span(t)?),
+            Given::Number(n) => Stored::Number(n),
+            Given::Value(ValueRef::Null) => Stored::Null,
+            Given::Value(ValueRef::Bool(b)) => Stored::Bool(b),
+            Given::Value(ValueRef::Int(i)) => Stored::Int(i),
+            Given::Value(ValueRef::Float(f)) => Stored::Float(f),
+            Given::Value(ValueRef::Text(t)) => Stored::Text(self.span(t)?),
+            Given::Value(ValueRef::Json(t)) => Stored::Json(self.span(t)?),
         })
+    }
+
+    /// Puts a text in the place of every number: `write` says it.
+    pub(crate) fn spell(&mut self, mut write: impl FnMut(Number, &mut String) -> Result<()>) -> Result<()> {
+        for cell in &mut self.cells {
+            if let Stored::Number(number) = cell.value {
+                let from = offset(self.text.len())?;
+                write(number, &mut self.text)?;
+                cell.value = Stored::Text(Span { from, to: offset(self.text.len())? });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn stored_op(&self, index: usize) -> &Op {
@@ -533,6 +594,7 @@ impl OpBuf {
             Stored::Float(f) => ValueRef::Float(f),
             Stored::Text(s) => ValueRef::Text(text(s)),
             Stored::Json(s) => ValueRef::Json(text(s)),
+            Stored::Number(_) => unreachable!("numbers are spelled out before they are read"),
         }
     }
 }

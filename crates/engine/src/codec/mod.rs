@@ -27,7 +27,8 @@ pub(crate) use head::{compress, expand};
 pub(crate) use read::decode_within;
 pub use read::{decode, decode_rows, roots};
 pub use rows::RowSet;
-pub use times::{Moment, write_moment};
+pub use times::{moment, write_moment};
+pub use values::spell_out;
 
 use crate::alloc;
 use crate::error::{Error, Result};

@@ -18,11 +18,12 @@ use super::forms::Scratch;
 use super::ints::{self, Ints};
 use super::rows::Ids;
 use super::texts::{self, Texts};
+use super::times::Time;
 use super::types::{self, Types};
 use crate::alloc;
 use crate::error::{Error, Result};
 use crate::limits::{Budget, Limits, within};
-use crate::ops::{OpBuf, Stored};
+use crate::ops::{Number, OpBuf, Stored};
 use crate::value::ValueRef;
 
 pub(crate) const NULL: u8 = 0;
@@ -44,7 +45,7 @@ fn type_of(value: &Stored) -> u8 {
         Stored::Bool(_) => BOOL,
         Stored::Int(_) => INT,
         Stored::Float(_) => FLOAT,
-        Stored::Text(_) => TEXT,
+        Stored::Text(_) | Stored::Number(_) => TEXT,
         Stored::Json(_) => JSON,
     }
 }
@@ -99,6 +100,12 @@ fn put_typed(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored], of: u8) -> Resul
             put_floats(out, &floats)
         }
         _ => {
+            if let Some(mode) = put_numbers(out, values)? {
+                return Ok(mode);
+            }
+            if values.iter().any(|v| matches!(v, Stored::Number(_))) {
+                return put_spelled(out, buf, values);
+            }
             let texts = pick(values, |v| match v {
                 Stored::Text(s) | Stored::Json(s) => Some(buf.text(*s)),
                 _ => None,
@@ -106,6 +113,70 @@ fn put_typed(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored], of: u8) -> Resul
             texts::put(out, &texts)
         }
     }
+}
+
+/// Appends numbers that are all of one form, as [`texts::put`] would find them to be, and returns the mode.
+fn put_numbers(out: &mut Vec<u8>, values: &[Stored]) -> Result<Option<u8>> {
+    match values[0] {
+        Stored::Number(Number::Moment(kind, _)) => {
+            let mut ints = pick(values, |v| match v {
+                Stored::Number(Number::Moment(k, n)) if *k == kind => Some(*n),
+                _ => None,
+            })?;
+            let all = ints.len() == values.len();
+            all.then(|| texts::put_times(out, Time::of(kind), &mut ints)).transpose()
+        }
+        Stored::Number(Number::Decimal(_, scale)) => {
+            let ints = pick(values, |v| match v {
+                Stored::Number(Number::Decimal(n, s)) if *s == scale => Some(*n),
+                _ => None,
+            })?;
+            let all = ints.len() == values.len();
+            all.then(|| texts::put_decimals(out, scale, &ints)).transpose()
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Appends texts some of which are numbers, and returns the mode.
+fn put_spelled(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored]) -> Result<u8> {
+    let (mut all, mut ends) = (String::new(), Vec::new());
+    alloc::reserve(&mut ends, values.len())?;
+    for v in values {
+        match v {
+            Stored::Number(n) => spell(*n, &mut all)?,
+            Stored::Text(s) => alloc::push_str(&mut all, buf.text(*s))?,
+            _ => continue,
+        }
+        ends.push(all.len());
+    }
+    let mut texts = Vec::new();
+    alloc::reserve(&mut texts, ends.len())?;
+    let mut from = 0;
+    for to in ends {
+        texts.push(&all[from..to]);
+        from = to;
+    }
+    texts::put(out, &texts)
+}
+
+/// Appends the text of a number.
+fn spell(number: Number, out: &mut String) -> Result<()> {
+    let mut scratch = Scratch::new();
+    match number {
+        Number::Moment(kind, n) => {
+            let within = scratch.time(Time::of(kind), n);
+            debug_assert!(within, "a moment outside of the years 1 to 9999");
+        }
+        Number::Decimal(n, scale) => scratch.decimal(n, scale),
+    }
+    alloc::push_str(out, scratch.text())
+}
+
+/// Writes out the texts that a buffer keeps as numbers, so that they can be read. No mark that was taken before may be
+/// truncated to after. Errors: [`Error::OutOfMemory`], [`Error::TooLarge`] past 4 GiB of text.
+pub fn spell_out(buf: &mut OpBuf) -> Result<()> {
+    buf.spell(spell)
 }
 
 fn pick<'v, T>(values: &'v [Stored], one: impl Fn(&'v Stored) -> Option<T>) -> Result<Vec<T>> {
