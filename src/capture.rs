@@ -268,10 +268,12 @@ impl<'t> Statement<'t> {
         let row = std::mem::take(&mut self.row);
         let mut text = std::mem::take(&mut self.text);
         let (ops, symbols) = self.symbols(doc);
-        for &i in changed {
-            let column = &table.columns[i];
-            let value = given(column, new, &mut text);
-            ops.update(symbols.tbl, &row, symbols.cols[i], value, Origin::Explicit)?;
+        for (nth, &i) in changed.iter().enumerate() {
+            let value = given(&table.columns[i], new, &mut text);
+            match nth {
+                0 => ops.update(symbols.tbl, &row, symbols.cols[i], value, Origin::Explicit)?,
+                _ => ops.update_same_row(symbols.cols[i], value)?,
+            }
         }
         (self.row, self.text) = (row, text);
         Ok(())

@@ -318,7 +318,7 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
                         pgrx::varlena::varsize_any_exhdr(packed),
                     )
                 });
-                ValueRef::Text(std::str::from_utf8(bytes).expect("the database is UTF8"))
+                ValueRef::Text(utf8(bytes))
             }
             Conv::Jsonb | Conv::Json => {
                 if ty.conv == Conv::Jsonb {
@@ -351,6 +351,15 @@ pub fn to_value<'a>(ty: &TypeInfo, datum: Datum, scratch: &'a mut String) -> Val
             }
         }
     }
+}
+
+/// Text of the database. Looking for ASCII first costs a tenth of what it spares: words are looked at wherever they begin.
+fn utf8(bytes: &[u8]) -> &str {
+    if bytes.is_ascii() {
+        // SAFETY: ASCII is UTF-8.
+        return unsafe { std::str::from_utf8_unchecked(bytes) };
+    }
+    std::str::from_utf8(bytes).expect("the database is UTF8")
 }
 
 /// The value of a datum for a buffer that mostly nobody reads: [`to_value`], or a number that says the same.
@@ -570,9 +579,17 @@ pub fn key_text<'a>(value: ValueRef<'a>, scratch: &'a mut String) -> &'a str {
         ValueRef::Text(text) => text,
         other => {
             scratch.clear();
-            other.write_json(scratch).expect("memory for a value");
+            push_key_text(other, scratch);
             scratch
         }
+    }
+}
+
+/// Appends the same.
+pub fn push_key_text(value: ValueRef<'_>, out: &mut String) {
+    match value {
+        ValueRef::Text(text) => out.push_str(text),
+        other => other.write_json(out).expect("memory for a value"),
     }
 }
 

@@ -146,11 +146,8 @@ pub(super) unsafe fn fetch(store: *mut pg_sys::Tuplestorestate, slot: *mut pg_sy
     unsafe {
         let saved = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = (*slot).tts_mcxt;
-        let found = pg_sys::tuplestore_gettupleslot(store, true, false, slot);
+        let found = super::unbound::fetch_row(store, slot);
         pg_sys::CurrentMemoryContext = saved;
-        if found {
-            pg_sys::slot_getallattrs(slot);
-        }
         found
     }
 }

@@ -10,6 +10,7 @@ pub fn reserve<T>(vec: &mut Vec<T>, more: usize) -> Result<()> {
 }
 
 /// Appends one item.
+#[inline]
 pub fn push<T>(vec: &mut Vec<T>, item: T) -> Result<()> {
     if vec.len() == vec.capacity() {
         reserve(vec, 1)?;
@@ -26,8 +27,11 @@ pub fn extend<T: Copy>(vec: &mut Vec<T>, items: &[T]) -> Result<()> {
 }
 
 /// Appends text.
+#[inline]
 pub fn push_str(to: &mut String, text: &str) -> Result<()> {
-    to.try_reserve(text.len()).map_err(|_| Error::OutOfMemory { bytes: text.len() })?;
+    if to.capacity() - to.len() < text.len() {
+        to.try_reserve(text.len()).map_err(|_| Error::OutOfMemory { bytes: text.len() })?;
+    }
     to.push_str(text);
     Ok(())
 }

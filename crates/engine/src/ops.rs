@@ -342,6 +342,7 @@ impl OpBuf {
     }
 
     /// Adds a cell to the insert appended last.
+    #[inline]
     pub fn cell<'v>(&mut self, col: Sym, value: impl Into<Given<'v>>) -> Result<()> {
         let value = self.store(value.into())?;
         alloc::push(&mut self.cells, Cell { col, value })?;
@@ -368,14 +369,27 @@ impl OpBuf {
         };
         let before = self.mark();
         self.op(Kind::Update { origin }, tbl, row)?;
-        // An update has exactly one cell, also when memory for it runs out half way.
-        let cell = self.store(value.into()).and_then(|value| alloc::push(&mut self.cells, Cell { col, value }));
-        if let Err(e) = cell {
-            self.truncate(before);
-            return Err(e);
+        self.updated(before, col, value.into())
+    }
+
+    /// Appends an explicit update of another cell of the row that the operation appended last is about.
+    #[inline]
+    pub fn update_same_row<'v>(&mut self, col: Sym, value: impl Into<Given<'v>>) -> Result<()> {
+        let before = self.mark();
+        let Op { tbl, row, .. } = *self.ops.last().expect("an update follows another");
+        self.push_op(Kind::Update { origin: OriginSlot::Explicit }, tbl, row)?;
+        self.updated(before, col, value.into())
+    }
+
+    /// Gives the update appended last its cell: it has exactly one, also when memory for it runs out half way.
+    #[inline]
+    fn updated(&mut self, before: Mark, col: Sym, value: Given<'_>) -> Result<()> {
+        let cell = self.store(value).and_then(|value| alloc::push(&mut self.cells, Cell { col, value }));
+        match cell {
+            Ok(()) => self.ops.last_mut().expect("just pushed").cells_to += 1,
+            Err(_) => self.truncate(before),
         }
-        self.ops.last_mut().expect("just pushed").cells_to += 1;
-        Ok(())
+        cell
     }
 
     /// Appends a delete.
@@ -528,6 +542,11 @@ impl OpBuf {
             Some(last) if !matches!(last.kind, Kind::Opaque { .. }) && self.text(last.row) == row => last.row,
             _ => self.span(row)?,
         };
+        self.push_op(kind, tbl, row)
+    }
+
+    #[inline]
+    fn push_op(&mut self, kind: Kind, tbl: Sym, row: Span) -> Result<()> {
         let cells = offset(self.cells.len())?;
         alloc::push(&mut self.ops, Op { kind, tbl, row, cells_from: cells, cells_to: cells })
     }
@@ -539,12 +558,14 @@ impl OpBuf {
         Ok(at)
     }
 
+    #[inline]
     fn span(&mut self, text: &str) -> Result<Span> {
         let from = offset(self.text.len())?;
         alloc::push_str(&mut self.text, text)?;
         Ok(Span { from, to: offset(self.text.len())? })
     }
 
+    #[inline]
     fn store(&mut self, value: Given<'_>) -> Result<Stored> {
         Ok(match value {
             Given::Number(n) => Stored::Number(n),
@@ -599,6 +620,7 @@ impl OpBuf {
     }
 }
 
+#[inline]
 fn offset(at: usize) -> Result<u32> {
     u32::try_from(at).map_err(|_| Error::TooLarge { what: "operations", bytes: at as u64, limit: u32::MAX as u64 })
 }
