@@ -147,10 +147,14 @@ impl<'t> Statement<'t> {
     }
 
     /// Notes that this statement wrote a row; `None` as column: all of it.
+    #[inline(always)]
     fn note(&mut self, doc: i64, column: Option<&str>) {
-        if self.deeper.is_empty() && self.own.is_none() {
-            return;
+        if !self.deeper.is_empty() || self.own.is_some() {
+            self.note_for_others(doc, column);
         }
+    }
+
+    fn note_for_others(&mut self, doc: i64, column: Option<&str>) {
         let key = (doc, self.row.clone());
         let what = || column.map_or(Touched::Whole, |c| Touched::Columns(vec![c.to_owned()]));
         if self.deeper.contains(&key) {
@@ -480,8 +484,12 @@ impl<'t> Statement<'t> {
 }
 
 /// What a column of a row is given as to the buffer.
+#[inline(always)]
 fn given<'a>(column: &types::Column, tuple: Tuple<'_>, text: &'a mut String) -> Given<'a> {
-    tuple.attr(column.attno).map_or(Given::Value(ValueRef::Null), |datum| datum::to_given(&column.ty, datum, text))
+    match tuple.attr(column.attno) {
+        None => Given::Value(ValueRef::Null),
+        Some(datum) => datum::to_given(&column.ty, datum, text),
+    }
 }
 
 fn same(column: &types::Column, old: Tuple<'_>, new: Tuple<'_>) -> bool {

@@ -27,13 +27,14 @@ pub(super) unsafe fn write(base: Oid, datum: Datum, out: &mut String) -> bool {
 ///
 /// # Safety
 /// `datum` must be a live value of the type.
+#[inline(always)]
 pub(super) unsafe fn number(base: Oid, datum: Datum) -> Option<Number> {
     match base {
         pg_sys::TIMESTAMPTZOID => moment(Moment::WithZone, datum.value() as i64),
         pg_sys::TIMESTAMPOID => moment(Moment::WithoutZone, datum.value() as i64),
         pg_sys::DATEOID => moment(Moment::Date, i64::from(datum.value() as i32)),
         // SAFETY: the caller's promise.
-        pg_sys::NUMERICOID => decimal_of(&Numeric::read(unsafe { inline(datum) }?)?),
+        pg_sys::NUMERICOID => decimal_of(unsafe { inline(datum) }?),
         _ => None,
     }
 }
@@ -139,8 +140,9 @@ pub(super) fn numeric(stored: &[u8], out: &mut String) -> bool {
 }
 
 /// The same as a number; `None` where 64 bits or 18 digits behind the point are too few.
-fn decimal_of(numeric: &Numeric<'_>) -> Option<Number> {
+fn decimal_of(stored: &[u8]) -> Option<Number> {
     const POWERS: [u16; DIGITS + 1] = [1, 10, 100, 1_000, 10_000];
+    let numeric = Numeric::read(stored)?;
     let scale = u8::try_from(numeric.scale).ok().filter(|scale| *scale <= 18)?;
     let mut n = 0i64;
     for power in (0..=numeric.weight).rev() {
@@ -314,7 +316,7 @@ mod tests {
         ] {
             let mut bytes = Vec::new();
             append_numeric(written.as_bytes(), &mut bytes).unwrap();
-            let number = decimal_of(&Numeric::read(&bytes).unwrap());
+            let number = decimal_of(&bytes);
             assert_eq!(number, meant.map(|(n, scale)| Number::Decimal(n, scale)), "{written}");
         }
     }

@@ -367,29 +367,25 @@ impl OpBuf {
             Origin::Default(None) => OriginSlot::Default(None),
             Origin::Default(Some(since)) => OriginSlot::Default(Some(self.reference(since)?)),
         };
-        let before = self.mark();
-        self.op(Kind::Update { origin }, tbl, row)?;
-        self.updated(before, col, value.into())
+        let row = self.row(row)?;
+        self.updated(Kind::Update { origin }, tbl, row, col, value.into())
     }
 
     /// Appends an explicit update of another cell of the row that the operation appended last is about.
     #[inline]
     pub fn update_same_row<'v>(&mut self, col: Sym, value: impl Into<Given<'v>>) -> Result<()> {
-        let before = self.mark();
         let Op { tbl, row, .. } = *self.ops.last().expect("an update follows another");
-        self.push_op(Kind::Update { origin: OriginSlot::Explicit }, tbl, row)?;
-        self.updated(before, col, value.into())
+        self.updated(Kind::Update { origin: OriginSlot::Explicit }, tbl, row, col, value.into())
     }
 
-    /// Gives the update appended last its cell: it has exactly one, also when memory for it runs out half way.
+    /// An update has exactly one cell, also when memory for it runs out half way.
     #[inline]
-    fn updated(&mut self, before: Mark, col: Sym, value: Given<'_>) -> Result<()> {
-        let cell = self.store(value).and_then(|value| alloc::push(&mut self.cells, Cell { col, value }));
-        match cell {
-            Ok(()) => self.ops.last_mut().expect("just pushed").cells_to += 1,
-            Err(_) => self.truncate(before),
-        }
-        cell
+    fn updated(&mut self, kind: Kind, tbl: Sym, row: Span, col: Sym, value: Given<'_>) -> Result<()> {
+        let value = self.store(value)?;
+        let cells_from = offset(self.cells.len())?;
+        alloc::push(&mut self.cells, Cell { col, value })?;
+        let op = Op { kind, tbl, row, cells_from, cells_to: cells_from + 1 };
+        alloc::push(&mut self.ops, op).inspect_err(|_| self.cells.truncate(cells_from as usize))
     }
 
     /// Appends a delete.
@@ -537,18 +533,17 @@ impl OpBuf {
     }
 
     fn op(&mut self, kind: Kind, tbl: Sym, row: &str) -> Result<()> {
-        // Several updates of one row in turn: its id is kept once.
-        let row = match self.ops.last() {
-            Some(last) if !matches!(last.kind, Kind::Opaque { .. }) && self.text(last.row) == row => last.row,
-            _ => self.span(row)?,
-        };
-        self.push_op(kind, tbl, row)
-    }
-
-    #[inline]
-    fn push_op(&mut self, kind: Kind, tbl: Sym, row: Span) -> Result<()> {
+        let row = self.row(row)?;
         let cells = offset(self.cells.len())?;
         alloc::push(&mut self.ops, Op { kind, tbl, row, cells_from: cells, cells_to: cells })
+    }
+
+    /// Keeps a row's id; once for several updates of the row in turn.
+    fn row(&mut self, row: &str) -> Result<Span> {
+        match self.ops.last() {
+            Some(last) if !matches!(last.kind, Kind::Opaque { .. }) && self.text(last.row) == row => Ok(last.row),
+            _ => self.span(row),
+        }
     }
 
     fn reference(&mut self, event: &EventRef) -> Result<u32> {
@@ -565,7 +560,7 @@ impl OpBuf {
         Ok(Span { from, to: offset(self.text.len())? })
     }
 
-    #[inline]
+    #[inline(always)]
     fn store(&mut self, value: Given<'_>) -> Result<Stored> {
         Ok(match value {
             Given::Number(n) => Stored::Number(n),
@@ -592,6 +587,10 @@ impl OpBuf {
 
     pub(crate) fn stored_op(&self, index: usize) -> &Op {
         &self.ops[index]
+    }
+
+    pub(crate) fn stored_ops(&self, range: Range<usize>) -> &[Op] {
+        &self.ops[range]
     }
 
     pub(crate) fn stored_cells(&self, op: &Op) -> &[Cell] {

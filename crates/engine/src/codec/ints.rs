@@ -25,33 +25,45 @@ fn choose(ints: &[i64]) -> (u8, usize) {
     if ints.len() <= 1 {
         return (PLAIN, 10);
     }
-    let (mut plain, mut delta, mut runs) = (0, 0, 0);
     let (mut least, mut greatest) = (i64::MAX, i64::MIN);
-    let (mut before, mut step, mut run) = (0i64, 0i64, 0u64);
     for &n in ints {
-        plain += varint_len(zigzag(n));
-        let d = n.wrapping_sub(before);
-        before = n;
-        let d_len = varint_len(zigzag(d));
-        delta += d_len;
-        if d == step && run > 0 {
-            run += 1;
-        } else {
-            runs += if run > 0 { varint_len(run - 1) } else { 0 };
-            runs += d_len;
-            (step, run) = (d, 1);
-        }
         least = least.min(n);
         greatest = greatest.max(n);
     }
-    runs += varint_len(run - 1);
     let width = width(greatest.wrapping_sub(least) as u64);
-    let fixed = varint_len(zigzag(least)) + width * ints.len();
+    let fixed = (FIXED + width as u8, varint_len(zigzag(least)) + width * ints.len());
+    let runs = (RUNS, runs_len(ints));
     // On a tie the mode that is fastest to read.
-    [(FIXED + width as u8, fixed), (RUNS, runs), (PLAIN, plain), (DELTA, delta)]
-        .into_iter()
-        .min_by_key(|&(_, bytes)| bytes)
-        .expect("four candidates")
+    let shorter = if fixed.1 <= runs.1 { fixed } else { runs };
+    // The others take a byte each at least.
+    if shorter.1 <= ints.len() {
+        return shorter;
+    }
+    let (mut plain, mut delta, mut before) = (0, 0, 0i64);
+    for &n in ints {
+        plain += varint_len(zigzag(n));
+        delta += varint_len(zigzag(n.wrapping_sub(before)));
+        before = n;
+    }
+    [shorter, (PLAIN, plain), (DELTA, delta)].into_iter().min_by_key(|&(_, bytes)| bytes).expect("three candidates")
+}
+
+/// The bytes of [`runs`].
+fn runs_len(ints: &[i64]) -> usize {
+    let (mut len, mut before, mut step, mut run) = (0, 0i64, 0i64, 0u64);
+    for &n in ints {
+        let d = n.wrapping_sub(before);
+        before = n;
+        if d == step && run > 0 {
+            run += 1;
+            continue;
+        }
+        if run > 0 {
+            len += varint_len(zigzag(step)) + varint_len(run - 1);
+        }
+        (step, run) = (d, 1);
+    }
+    len + varint_len(zigzag(step)) + varint_len(run - 1)
 }
 
 fn width(range: u64) -> usize {
@@ -92,8 +104,10 @@ fn payload(out: &mut Vec<u8>, ints: &[i64], mode: u8) {
             let width = (mode - FIXED) as usize;
             let least = ints.iter().copied().min().unwrap_or(0);
             put_varint(out, zigzag(least));
+            // All eight bytes at once, and the upper ones taken back: a copy of any length is a call.
             for &n in ints {
-                out.extend_from_slice(&(n.wrapping_sub(least) as u64).to_le_bytes()[..width]);
+                out.extend_from_slice(&(n.wrapping_sub(least) as u64).to_le_bytes());
+                out.truncate(out.len() - (8 - width));
             }
         }
     }

@@ -131,18 +131,15 @@ impl Encoder {
         values.clear();
         alloc::reserve(values, total)?;
         values.resize(total, Stored::Null);
-        for (nth, i) in range.enumerate() {
-            let op = buf.stored_op(i);
-            if let Kind::Opaque { .. } = op.kind {
-                continue;
-            }
-            let (row, columns) = plan.streams_of(nth);
-            values[ends[row as usize]] = Stored::Text(op.row);
-            ends[row as usize] += 1;
-            for (&column, cell) in columns.iter().zip(buf.stored_cells(op)) {
-                values[ends[column as usize]] = cell.value;
-                ends[column as usize] += 1;
-            }
+        let mut put = |stream: u32, value: Stored| {
+            let end = &mut ends[stream as usize];
+            values[*end] = value;
+            *end += 1;
+        };
+        for (op, streams) in buf.stored_ops(range).iter().zip(plan.streams_of_ops()) {
+            let Some((row, columns)) = streams else { continue };
+            put(row, Stored::Text(op.row));
+            columns.iter().zip(buf.stored_cells(op)).for_each(|(column, cell)| put(column.stream, cell.value));
         }
         for (stream, &end) in plan.streams.iter().zip(ends.iter()) {
             bytes.clear();
