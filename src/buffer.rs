@@ -135,6 +135,11 @@ impl DocBuffer {
         }
     }
 
+    /// Takes memory for inserts at once, if there is some: growing step by step copies what is there.
+    pub fn expect_inserts(&mut self, rows: usize, columns: usize) {
+        self.ops.expect_inserts(rows, columns, EARLY_FLUSH_BYTES);
+    }
+
     /// The operations that are not in the log yet.
     pub fn unwritten(&self) -> Range<usize> {
         self.flushed.ops()..self.ops.len()

@@ -39,7 +39,11 @@ fn on_trigger(call: &Call<'_>) -> Result<()> {
     buffer::lock_log()?;
     let mut statement = Statement::begin(&table, call.event());
     match call.event() {
-        Event::Insert => statement.each(call.new_rows(), Statement::insert)?,
+        Event::Insert => {
+            let rows = call.new_rows();
+            statement.expect_inserts(rows.as_ref().map_or(0, trigger::Tuples::count));
+            statement.each(rows, Statement::insert)?;
+        }
         Event::Delete => statement.each(call.old_rows(), Statement::delete)?,
         Event::Update if table.partitioned => statement.update_by_key(call)?,
         Event::Update => statement.update_in_step(call)?,
@@ -130,10 +134,15 @@ impl<'t> Statement<'t> {
     }
 
     /// The doc of a row; `None` when its doc column is null: a row that was written while nobody looked.
+    #[inline(always)]
     fn doc_of(&mut self, tuple: Tuple<'_>) -> Result<Option<i64>> {
         if let Some(doc) = self.table.doc {
             return Ok(Some(doc));
         }
+        self.doc_by_column(tuple)
+    }
+
+    fn doc_by_column(&mut self, tuple: Tuple<'_>) -> Result<Option<i64>> {
         let column = &self.table.columns[self.table.doc_column.expect("no doc, so a column names it")];
         let Some(value) = tuple.attr(column.attno) else { return Ok(None) };
         let value = datum::to_value(&column.ty, value, &mut self.text);
@@ -142,6 +151,7 @@ impl<'t> Statement<'t> {
     }
 
     /// The doc of a row that is being written.
+    #[inline(always)]
     fn doc_of_new(&mut self, tuple: Tuple<'_>) -> Result<i64> {
         self.doc_of(tuple)?.ok_or_else(|| rows::no_doc(self.table))
     }
@@ -172,6 +182,13 @@ impl<'t> Statement<'t> {
             cols: self.table.columns.iter().map(|c| ops.sym(&c.name)).collect(),
         });
         (ops, symbols)
+    }
+
+    /// Takes memory for inserts at once, for as many as are buffered before they are written.
+    fn expect_inserts(&mut self, rows: usize) {
+        if let Some(doc) = self.table.doc {
+            self.lent.get_doc(doc).expect_inserts(rows, self.table.columns.len());
+        }
     }
 
     fn insert(&mut self, tuple: Tuple<'_>) -> Result<()> {

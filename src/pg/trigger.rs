@@ -98,6 +98,12 @@ impl Tuples<'_> {
         }
     }
 
+    /// How many rows there are.
+    pub fn count(&self) -> usize {
+        // SAFETY: the store lives as long as we.
+        unsafe { super::unbound::row_count(self.store) }
+    }
+
     /// The next row; it lives until the next call.
     pub fn next_tuple(&mut self) -> Option<Tuple<'_>> {
         // SAFETY: the store and the slot live as long as we.

@@ -21,6 +21,7 @@ mod raw {
             copy: bool,
             slot: *mut pg_sys::TupleTableSlot,
         ) -> bool;
+        pub fn tuplestore_tuple_count(store: *mut pg_sys::Tuplestorestate) -> i64;
         pub fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: c_int);
         pub fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
         pub fn get_primary_key_attnos(relid: Oid, deferrable_ok: bool, constraint: *mut Oid) -> *mut pg_sys::Bitmapset;
@@ -117,6 +118,12 @@ pub fn notify(channel: &CStr, payload: &CStr) {
 pub fn nest_level() -> i32 {
     // SAFETY: a plain read in a single-threaded backend.
     unsafe { raw::GetCurrentTransactionNestLevel() }
+}
+
+/// How many rows a store has.
+pub unsafe fn row_count(store: *mut pg_sys::Tuplestorestate) -> usize {
+    // SAFETY: the caller has a live store.
+    unsafe { raw::tuplestore_tuple_count(store) as usize }
 }
 
 /// When the transaction started.

@@ -336,6 +336,14 @@ impl OpBuf {
         &self.names[sym.0 as usize]
     }
 
+    /// Takes memory for so many inserts of so many cells at once, their texts aside, but no more than `most` bytes. Not
+    /// having it is no error: it grows as it is needed.
+    pub fn expect_inserts(&mut self, inserts: usize, cells: usize, most: usize) {
+        let inserts = inserts.min(most / (size_of::<Op>() + cells * size_of::<Cell>()));
+        let _ = self.ops.try_reserve(inserts);
+        let _ = self.cells.try_reserve(inserts * cells);
+    }
+
     /// Appends an insert without cells; [`OpBuf::cell`] adds them. Errors: [`Error::TooLarge`] past 4 GiB of text.
     pub fn insert(&mut self, tbl: Sym, row: &str) -> Result<()> {
         self.op(Kind::Insert, tbl, row)
@@ -541,7 +549,9 @@ impl OpBuf {
     /// Keeps a row's id; once for several updates of the row in turn.
     fn row(&mut self, row: &str) -> Result<Span> {
         match self.ops.last() {
-            Some(last) if !matches!(last.kind, Kind::Opaque { .. }) && self.text(last.row) == row => Ok(last.row),
+            Some(last) if !matches!(last.kind, Kind::Opaque { .. }) && self.bytes_of(last.row) == row.as_bytes() => {
+                Ok(last.row)
+            }
             _ => self.span(row),
         }
     }
@@ -603,6 +613,10 @@ impl OpBuf {
 
     pub(crate) fn text(&self, s: Span) -> &str {
         &self.text[s.from as usize..s.to as usize]
+    }
+
+    fn bytes_of(&self, s: Span) -> &[u8] {
+        &self.text.as_bytes()[s.from as usize..s.to as usize]
     }
 
     fn value(&self, stored: Stored) -> ValueRef<'_> {

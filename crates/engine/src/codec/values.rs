@@ -55,13 +55,12 @@ pub(crate) fn put(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored]) -> Result<(
     let Some(first) = values.first() else { return Ok(()) };
     let first = type_of(first);
     let at = out.len();
-    if values.iter().all(|v| type_of(v) == first) {
-        alloc::push(out, first)?;
-        let mode = put_typed(out, buf, values, first)?;
+    alloc::push(out, first)?;
+    if let Some(mode) = put_typed(out, buf, values, first)? {
         out[at] |= mode << 3;
         return Ok(());
     }
-    alloc::push(out, MIXED)?;
+    out[at] = MIXED;
     let mut of_each = Vec::new();
     alloc::reserve(&mut of_each, values.len())?;
     of_each.extend(values.iter().map(type_of));
@@ -73,66 +72,77 @@ pub(crate) fn put(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored]) -> Result<(
         }
         if !some.is_empty() {
             let mut bytes = vec![0];
-            bytes[0] = put_typed(&mut bytes, buf, &some, wanted)?;
+            bytes[0] = put_typed(&mut bytes, buf, &some, wanted)?.expect("of one type");
             put_bytes(out, &bytes)?;
         }
     }
     Ok(())
 }
 
-/// Appends values of one type and returns the mode.
-fn put_typed(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored], of: u8) -> Result<u8> {
+/// Appends values of one type and returns the mode; `None`, and nothing, if they are of several.
+fn put_typed(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored], of: u8) -> Result<Option<u8>> {
     // One value alone, as in a transaction of one row, needs no memory to be gathered in.
     match values {
-        [Stored::Int(n)] => return ints::put_payload(out, &[*n]),
-        [Stored::Text(s) | Stored::Json(s)] => return texts::put(out, &[buf.text(*s)]),
+        [Stored::Int(n)] => return ints::put_payload(out, &[*n]).map(Some),
+        [Stored::Text(s) | Stored::Json(s)] => return texts::put(out, &[buf.text(*s)]).map(Some),
         _ => {}
     }
     match of {
-        NULL => Ok(0),
-        BOOL => put_bools(out, values),
+        NULL => Ok(values.iter().all(|v| type_of(v) == NULL).then_some(0)),
+        BOOL => {
+            let bits = pick(values, |v| if let Stored::Bool(b) = v { Some(*b) } else { None })?;
+            bits.map(|bits| put_bools(out, &bits)).transpose()
+        }
         INT => {
             let ints = pick(values, |v| if let Stored::Int(n) = v { Some(*n) } else { None })?;
-            ints::put_payload(out, &ints)
+            ints.map(|ints| ints::put_payload(out, &ints)).transpose()
         }
         FLOAT => {
             let floats = pick(values, |v| if let Stored::Float(f) = v { Some(*f) } else { None })?;
-            put_floats(out, &floats)
+            floats.map(|floats| put_floats(out, &floats)).transpose()
+        }
+        JSON => {
+            let texts = pick(values, |v| if let Stored::Json(s) = v { Some(buf.text(*s)) } else { None })?;
+            texts.map(|texts| texts::put(out, &texts)).transpose()
         }
         _ => {
             if let Some(mode) = put_numbers(out, values)? {
-                return Ok(mode);
+                return Ok(Some(mode));
             }
-            if values.iter().any(|v| matches!(v, Stored::Number(_))) {
-                return put_spelled(out, buf, values);
+            let texts = pick(values, |v| if let Stored::Text(s) = v { Some(buf.text(*s)) } else { None })?;
+            match texts {
+                Some(texts) => texts::put(out, &texts).map(Some),
+                None if values.iter().all(|v| type_of(v) == TEXT) => put_spelled(out, buf, values).map(Some),
+                None => Ok(None),
             }
-            let texts = pick(values, |v| match v {
-                Stored::Text(s) | Stored::Json(s) => Some(buf.text(*s)),
-                _ => None,
-            })?;
-            texts::put(out, &texts)
         }
     }
+}
+
+/// What `one` says of each value, unless it says nothing of one.
+fn pick<'v, T>(values: &'v [Stored], one: impl Fn(&'v Stored) -> Option<T>) -> Result<Option<Vec<T>>> {
+    let mut picked = Vec::new();
+    alloc::reserve(&mut picked, values.len())?;
+    picked.extend(values.iter().map_while(one));
+    Ok((picked.len() == values.len()).then_some(picked))
 }
 
 /// Appends numbers that are all of one form, as [`texts::put`] would find them to be, and returns the mode.
 fn put_numbers(out: &mut Vec<u8>, values: &[Stored]) -> Result<Option<u8>> {
     match values[0] {
         Stored::Number(Number::Moment(kind, _)) => {
-            let mut ints = pick(values, |v| match v {
+            let moments = pick(values, |v| match v {
                 Stored::Number(Number::Moment(k, n)) if *k == kind => Some(*n),
                 _ => None,
             })?;
-            let all = ints.len() == values.len();
-            all.then(|| texts::put_times(out, Time::of(kind), &mut ints)).transpose()
+            moments.map(|mut moments| texts::put_times(out, Time::of(kind), &mut moments)).transpose()
         }
         Stored::Number(Number::Decimal(_, scale)) => {
-            let ints = pick(values, |v| match v {
+            let decimals = pick(values, |v| match v {
                 Stored::Number(Number::Decimal(n, s)) if *s == scale => Some(*n),
                 _ => None,
             })?;
-            let all = ints.len() == values.len();
-            all.then(|| texts::put_decimals(out, scale, &ints)).transpose()
+            decimals.map(|decimals| texts::put_decimals(out, scale, &decimals)).transpose()
         }
         _ => Ok(None),
     }
@@ -179,15 +189,7 @@ pub fn spell_out(buf: &mut OpBuf) -> Result<()> {
     buf.spell(spell)
 }
 
-fn pick<'v, T>(values: &'v [Stored], one: impl Fn(&'v Stored) -> Option<T>) -> Result<Vec<T>> {
-    let mut picked = Vec::new();
-    alloc::reserve(&mut picked, values.len())?;
-    picked.extend(values.iter().filter_map(one));
-    Ok(picked)
-}
-
-fn put_bools(out: &mut Vec<u8>, values: &[Stored]) -> Result<u8> {
-    let bits = pick(values, |v| if let Stored::Bool(b) = v { Some(*b) } else { None })?;
+fn put_bools(out: &mut Vec<u8>, bits: &[bool]) -> Result<u8> {
     if bits.iter().all(|&b| b == bits[0]) {
         return Ok(bits[0] as u8);
     }
