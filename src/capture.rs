@@ -186,7 +186,7 @@ impl<'t> Statement<'t> {
 
     /// Takes memory for inserts at once, for as many as are buffered before they are written.
     fn expect_inserts(&mut self, rows: usize) {
-        if let Some(doc) = self.table.doc {
+        if let Some(doc) = self.table.doc.filter(|_| rows > 0) {
             self.lent.get_doc(doc).expect_inserts(rows, self.table.columns.len());
         }
     }

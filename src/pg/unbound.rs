@@ -54,7 +54,7 @@ pub unsafe fn datum_image_eq(a: Datum, b: Datum, by_value: bool, len: c_int) -> 
     unsafe { pg_guard_ffi_boundary(|| raw::datum_image_eq(a, b, by_value, len)) }
 }
 
-/// Fetches the next row of a store, all its attributes: behind one boundary, which is half of what a row costs.
+/// Fetches the next row of a store, all its attributes, behind one boundary: each costs a quarter of the row.
 pub unsafe fn fetch_row(store: *mut pg_sys::Tuplestorestate, slot: *mut pg_sys::TupleTableSlot) -> bool {
     // SAFETY: the caller has a live store and a slot for its rows.
     unsafe {

@@ -79,8 +79,8 @@ pub enum Moment {
     WithZone,
 }
 
-/// A text that is kept as the number it says, because nobody may ever read it as text: what is captured is mostly encoded
-/// and forgotten. Whoever does read it has it written out before, by [`crate::codec::spell_out`].
+/// A text that is kept as the number it says: what is captured is encoded and forgotten, and mostly nobody reads the text.
+/// Whoever reads operations has it written out before, by [`crate::codec::spell_out`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Number {
     /// As PostgreSQL writes it in the ISO style under UTC; [`crate::codec::moment`] makes it.
@@ -346,7 +346,8 @@ impl OpBuf {
 
     /// Appends an insert without cells; [`OpBuf::cell`] adds them. Errors: [`Error::TooLarge`] past 4 GiB of text.
     pub fn insert(&mut self, tbl: Sym, row: &str) -> Result<()> {
-        self.op(Kind::Insert, tbl, row)
+        let row = self.span(row)?;
+        self.without_cells(Kind::Insert, tbl, row)
     }
 
     /// Adds a cell to the insert appended last.
@@ -398,7 +399,8 @@ impl OpBuf {
 
     /// Appends a delete.
     pub fn delete(&mut self, tbl: Sym, row: &str) -> Result<()> {
-        self.op(Kind::Delete, tbl, row)
+        let row = self.row(row)?;
+        self.without_cells(Kind::Delete, tbl, row)
     }
 
     /// Appends an operation that is kept but not applied; it takes `span` counters.
@@ -406,9 +408,7 @@ impl OpBuf {
         let from = offset(self.bytes.len())?;
         alloc::extend(&mut self.bytes, payload)?;
         let row = Span { from, to: offset(self.bytes.len())? };
-        let cells = offset(self.cells.len())?;
-        let kind = Kind::Opaque { kind, span };
-        alloc::push(&mut self.ops, Op { kind, tbl: Sym(0), row, cells_from: cells, cells_to: cells })
+        self.without_cells(Kind::Opaque { kind, span }, Sym(0), row)
     }
 
     /// Appends a copy of an operation of any buffer.
@@ -499,10 +499,8 @@ impl OpBuf {
             Stored::Text(s) | Stored::Json(s) => span(s),
             _ => 8,
         };
-        let ops = &self.ops[range];
-        let (Some(first), Some(last)) = (ops.first(), ops.last()) else { return 0 };
-        let cells = &self.cells[first.cells_from as usize..last.cells_to as usize];
-        ops.iter().map(|op| span(op.row)).sum::<usize>() + cells.iter().map(cell).sum::<usize>()
+        let rows = self.ops[range.clone()].iter().map(|op| span(op.row)).sum::<usize>();
+        rows + self.stored_cells_of(range).iter().map(cell).sum::<usize>()
     }
 
     /// All operations, in order.
@@ -540,13 +538,12 @@ impl OpBuf {
         self.truncate(Mark { ops: 0, cells: 0, text: 0, bytes: 0, refs: 0 });
     }
 
-    fn op(&mut self, kind: Kind, tbl: Sym, row: &str) -> Result<()> {
-        let row = self.row(row)?;
+    fn without_cells(&mut self, kind: Kind, tbl: Sym, row: Span) -> Result<()> {
         let cells = offset(self.cells.len())?;
         alloc::push(&mut self.ops, Op { kind, tbl, row, cells_from: cells, cells_to: cells })
     }
 
-    /// Keeps a row's id; once for several updates of the row in turn.
+    /// Keeps a row's id; once for what happens to the row in turn.
     fn row(&mut self, row: &str) -> Result<Span> {
         match self.ops.last() {
             Some(last) if !matches!(last.kind, Kind::Opaque { .. }) && self.bytes_of(last.row) == row.as_bytes() => {
@@ -601,6 +598,13 @@ impl OpBuf {
 
     pub(crate) fn stored_ops(&self, range: Range<usize>) -> &[Op] {
         &self.ops[range]
+    }
+
+    /// The cells of a range of operations: those of each follow those of the one before.
+    pub(crate) fn stored_cells_of(&self, range: Range<usize>) -> &[Cell] {
+        let ops = &self.ops[range];
+        let (Some(first), Some(last)) = (ops.first(), ops.last()) else { return &[] };
+        &self.cells[first.cells_from as usize..last.cells_to as usize]
     }
 
     pub(crate) fn stored_cells(&self, op: &Op) -> &[Cell] {

@@ -407,28 +407,22 @@ pub(crate) fn decimal(text: &str, scale: u8) -> Option<i64> {
     if digits.len() > 20 || whole == 0 || (digits[0] == b'0' && whole > 1) || (scale > 0 && digits[whole] != b'.') {
         return None;
     }
-    let (whole, fraction) = digits.split_at(whole);
-    let mut n = digits_of(0, whole)?;
-    if let Some((_, fraction)) = fraction.split_first() {
-        n = digits_of(n, fraction)?;
-    }
-    match minus {
-        false => i64::try_from(n).ok(),
-        true if n == 0 => None,
-        true => 0i64.checked_sub_unsigned(n),
-    }
-}
-
-/// Decimal digits behind those of a number.
-fn digits_of(mut n: u64, digits: &[u8]) -> Option<u64> {
-    for b in digits {
+    let mut n = 0u64;
+    for (i, b) in digits.iter().enumerate() {
+        if scale > 0 && i == whole {
+            continue;
+        }
         let d = b.wrapping_sub(b'0');
         if d > 9 {
             return None;
         }
         n = n.checked_mul(10)?.checked_add(d as u64)?;
     }
-    Some(n)
+    match minus {
+        false => i64::try_from(n).ok(),
+        true if n == 0 => None,
+        true => 0i64.checked_sub_unsigned(n),
+    }
 }
 
 #[cfg(test)]

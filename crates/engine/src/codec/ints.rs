@@ -48,22 +48,28 @@ fn choose(ints: &[i64]) -> (u8, usize) {
     [shorter, (PLAIN, plain), (DELTA, delta)].into_iter().min_by_key(|&(_, bytes)| bytes).expect("three candidates")
 }
 
-/// The bytes of [`runs`].
+/// The bytes of [`RUNS`].
 fn runs_len(ints: &[i64]) -> usize {
-    let (mut len, mut before, mut step, mut run) = (0, 0i64, 0i64, 0u64);
-    for &n in ints {
+    let mut len = 0;
+    each_run(ints, |step, times| len += varint_len(zigzag(step)) + varint_len(times - 1));
+    len
+}
+
+/// The differences to the one before, each with how many times it comes in a row.
+fn each_run(ints: &[i64], mut each: impl FnMut(i64, u64)) {
+    let Some((&first, others)) = ints.split_first() else { return };
+    let (mut before, mut step, mut times) = (first, first, 1);
+    for &n in others {
         let d = n.wrapping_sub(before);
         before = n;
-        if d == step && run > 0 {
-            run += 1;
-            continue;
+        if d == step {
+            times += 1;
+        } else {
+            each(step, times);
+            (step, times) = (d, 1);
         }
-        if run > 0 {
-            len += varint_len(zigzag(step)) + varint_len(run - 1);
-        }
-        (step, run) = (d, 1);
     }
-    len + varint_len(zigzag(step)) + varint_len(run - 1)
+    each(step, times);
 }
 
 fn width(range: u64) -> usize {
@@ -99,7 +105,10 @@ fn payload(out: &mut Vec<u8>, ints: &[i64], mode: u8) {
                 before = n;
             }
         }
-        RUNS => runs(out, ints),
+        RUNS => each_run(ints, |step, times| {
+            put_varint(out, zigzag(step));
+            put_varint(out, times - 1);
+        }),
         _ => {
             let width = (mode - FIXED) as usize;
             let least = ints.iter().copied().min().unwrap_or(0);
@@ -110,27 +119,6 @@ fn payload(out: &mut Vec<u8>, ints: &[i64], mode: u8) {
                 out.truncate(out.len() - (8 - width));
             }
         }
-    }
-}
-
-fn runs(out: &mut Vec<u8>, ints: &[i64]) {
-    let (mut before, mut step, mut run) = (0i64, 0i64, 0u64);
-    for &n in ints {
-        let d = n.wrapping_sub(before);
-        before = n;
-        if d == step && run > 0 {
-            run += 1;
-            continue;
-        }
-        if run > 0 {
-            put_varint(out, zigzag(step));
-            put_varint(out, run - 1);
-        }
-        (step, run) = (d, 1);
-    }
-    if run > 0 {
-        put_varint(out, zigzag(step));
-        put_varint(out, run - 1);
     }
 }
 

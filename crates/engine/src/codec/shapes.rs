@@ -166,10 +166,17 @@ impl Plan {
 
     /// The streams of the row ids and of the cells of each row operation, `None` for others, in order.
     pub fn streams_of_ops(&self) -> impl Iterator<Item = Option<(u32, &[PlanColumn])>> {
-        self.of_ops.iter().map(|&shape| {
-            let shape = &self.shapes[shape as usize];
-            is_row(shape.kind).then(|| (shape.row, &self.columns[shape.columns.clone()]))
-        })
+        self.of_ops.iter().map(|&shape| self.streams_of(&self.shapes[shape as usize]))
+    }
+
+    /// The same where all operations look alike.
+    pub fn streams_of_all(&self) -> Option<(u32, &[PlanColumn])> {
+        let [only] = &self.shapes[..] else { return None };
+        self.streams_of(only)
+    }
+
+    fn streams_of(&self, shape: &PlanShape) -> Option<(u32, &[PlanColumn])> {
+        is_row(shape.kind).then(|| (shape.row, &self.columns[shape.columns.clone()]))
     }
 
     /// Appends shapes and the shapes of operations.
