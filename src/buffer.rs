@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use crdt_engine::codec;
 use crdt_engine::ops::{Mark, OpBuf};
 use rustc_hash::FxHashMap;
 
@@ -134,6 +135,11 @@ impl DocBuffer {
         }
     }
 
+    /// Takes memory for inserts at once, if there is some: growing step by step copies what is there.
+    pub fn expect_inserts(&mut self, rows: usize, columns: usize) {
+        self.ops.expect_inserts(rows, columns, EARLY_FLUSH_BYTES);
+    }
+
     /// The operations that are not in the log yet.
     pub fn unwritten(&self) -> Range<usize> {
         self.flushed.ops()..self.ops.len()
@@ -214,7 +220,12 @@ pub fn observe<R>(body: impl FnOnce() -> Result<R>) -> Result<(R, FxHashMap<i64,
     let mut own = Own(Some(BUFFER.replace(Buffer { scratch: true, locked: true, ..Buffer::default() })));
     let result = body()?;
     let seen = BUFFER.replace(own.0.take().expect("put back once"));
-    Ok((result, seen.docs.into_iter().map(|(doc, b)| (doc, b.ops)).collect()))
+    let mut captured = FxHashMap::default();
+    for (doc, DocBuffer { mut ops, .. }) in seen.docs {
+        codec::spell_out(&mut ops)?;
+        captured.insert(doc, ops);
+    }
+    Ok((result, captured))
 }
 
 /// The transaction is over.

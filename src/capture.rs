@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crdt_engine::ops::{OpBuf, Sym};
+use crdt_engine::ops::{Given, OpBuf, Sym};
 use crdt_engine::{Origin, ValueRef};
 use rustc_hash::FxHashMap;
 
@@ -39,7 +39,11 @@ fn on_trigger(call: &Call<'_>) -> Result<()> {
     buffer::lock_log()?;
     let mut statement = Statement::begin(&table, call.event());
     match call.event() {
-        Event::Insert => statement.each(call.new_rows(), Statement::insert)?,
+        Event::Insert => {
+            let rows = call.new_rows();
+            statement.expect_inserts(rows.as_ref().map_or(0, trigger::Tuples::count));
+            statement.each(rows, Statement::insert)?;
+        }
         Event::Delete => statement.each(call.old_rows(), Statement::delete)?,
         Event::Update if table.partitioned => statement.update_by_key(call)?,
         Event::Update => statement.update_in_step(call)?,
@@ -130,10 +134,15 @@ impl<'t> Statement<'t> {
     }
 
     /// The doc of a row; `None` when its doc column is null: a row that was written while nobody looked.
+    #[inline(always)]
     fn doc_of(&mut self, tuple: Tuple<'_>) -> Result<Option<i64>> {
         if let Some(doc) = self.table.doc {
             return Ok(Some(doc));
         }
+        self.doc_by_column(tuple)
+    }
+
+    fn doc_by_column(&mut self, tuple: Tuple<'_>) -> Result<Option<i64>> {
         let column = &self.table.columns[self.table.doc_column.expect("no doc, so a column names it")];
         let Some(value) = tuple.attr(column.attno) else { return Ok(None) };
         let value = datum::to_value(&column.ty, value, &mut self.text);
@@ -142,15 +151,20 @@ impl<'t> Statement<'t> {
     }
 
     /// The doc of a row that is being written.
+    #[inline(always)]
     fn doc_of_new(&mut self, tuple: Tuple<'_>) -> Result<i64> {
         self.doc_of(tuple)?.ok_or_else(|| rows::no_doc(self.table))
     }
 
     /// Notes that this statement wrote a row; `None` as column: all of it.
+    #[inline(always)]
     fn note(&mut self, doc: i64, column: Option<&str>) {
-        if self.deeper.is_empty() && self.own.is_none() {
-            return;
+        if !self.deeper.is_empty() || self.own.is_some() {
+            self.note_for_others(doc, column);
         }
+    }
+
+    fn note_for_others(&mut self, doc: i64, column: Option<&str>) {
         let key = (doc, self.row.clone());
         let what = || column.map_or(Touched::Whole, |c| Touched::Columns(vec![c.to_owned()]));
         if self.deeper.contains(&key) {
@@ -170,6 +184,13 @@ impl<'t> Statement<'t> {
         (ops, symbols)
     }
 
+    /// Takes memory for inserts at once, for as many as are buffered before they are written.
+    fn expect_inserts(&mut self, rows: usize) {
+        if let Some(doc) = self.table.doc.filter(|_| rows > 0) {
+            self.lent.get_doc(doc).expect_inserts(rows, self.table.columns.len());
+        }
+    }
+
     fn insert(&mut self, tuple: Tuple<'_>) -> Result<()> {
         self.read_row_id(tuple);
         let doc = self.doc_of_new(tuple)?;
@@ -180,8 +201,7 @@ impl<'t> Statement<'t> {
         let (ops, symbols) = self.symbols(doc);
         ops.insert(symbols.tbl, &row)?;
         for (column, col) in table.columns.iter().zip(&symbols.cols) {
-            let value = tuple.attr(column.attno).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, &mut text));
-            ops.cell(*col, value)?;
+            ops.cell(*col, given(column, tuple, &mut text))?;
         }
         (self.row, self.text) = (row, text);
         Ok(())
@@ -269,10 +289,12 @@ impl<'t> Statement<'t> {
         let row = std::mem::take(&mut self.row);
         let mut text = std::mem::take(&mut self.text);
         let (ops, symbols) = self.symbols(doc);
-        for &i in changed {
-            let column = &table.columns[i];
-            let value = new.attr(column.attno).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, &mut text));
-            ops.update(symbols.tbl, &row, symbols.cols[i], value, Origin::Explicit)?;
+        for (nth, &i) in changed.iter().enumerate() {
+            let value = given(&table.columns[i], new, &mut text);
+            match nth {
+                0 => ops.update(symbols.tbl, &row, symbols.cols[i], value, Origin::Explicit)?,
+                _ => ops.update_same_row(symbols.cols[i], value)?,
+            }
         }
         (self.row, self.text) = (row, text);
         Ok(())
@@ -475,6 +497,15 @@ impl<'t> Statement<'t> {
             }
         }
         Ok(())
+    }
+}
+
+/// What a column of a row is given as to the buffer.
+#[inline(always)]
+fn given<'a>(column: &types::Column, tuple: Tuple<'_>, text: &'a mut String) -> Given<'a> {
+    match tuple.attr(column.attno) {
+        None => Given::Value(ValueRef::Null),
+        Some(datum) => datum::to_given(&column.ty, datum, text),
     }
 }
 

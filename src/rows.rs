@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
 use crate::pg::trigger::Tuple;
+use crate::pg::types::Column;
 use crate::pg::{datum, relation, spi};
 
 /// A row's doc column is null.
@@ -22,28 +23,22 @@ pub fn no_doc(table: &Table) -> Error {
 /// The row id of a tuple: the key's text, or a JSON array of texts.
 pub fn row_id(table: &Table, tuple: Tuple<'_>, row: &mut String, text: &mut String, other: &mut String) {
     row.clear();
-    let mut key_text = |index: usize, out: &mut String, json: bool| {
-        let column = &table.columns[index];
-        let value = tuple.attr(column.attno).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, text));
-        let value = datum::key_text(value, other);
-        if json {
-            ValueRef::Text(value).write_json(out).expect("memory for a value");
-        } else {
-            out.push_str(value);
-        }
-    };
     if let [one] = table.key[..] {
-        key_text(one, row, false);
-        return;
+        return datum::push_key_text(value_of(&table.columns[one], tuple, text), row);
     }
     row.push('[');
     for (i, index) in table.key.iter().enumerate() {
         if i > 0 {
             row.push(',');
         }
-        key_text(*index, row, true);
+        let key = datum::key_text(value_of(&table.columns[*index], tuple, text), other);
+        ValueRef::Text(key).write_json(row).expect("memory for a value");
     }
     row.push(']');
+}
+
+fn value_of<'a>(column: &Column, tuple: Tuple<'_>, text: &'a mut String) -> ValueRef<'a> {
+    tuple.attr(column.attno).map_or(ValueRef::Null, |datum| datum::to_value(&column.ty, datum, text))
 }
 
 /// A row id from its key's texts.

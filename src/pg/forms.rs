@@ -2,7 +2,8 @@
 //! [`super::datum::PinnedSettings`], at a fifth of the cost. What is not plain (infinities, years beyond 9999 or before 1)
 //! is left to the output functions.
 
-use crdt_engine::codec::{Moment, write_moment};
+use crdt_engine::codec::{moment, write_moment};
+use crdt_engine::ops::{Moment, Number};
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Writes the text of a value of a type below domains; `false`: nothing was written, call its output function.
@@ -19,6 +20,22 @@ pub(super) unsafe fn write(base: Oid, datum: Datum, out: &mut String) -> bool {
         // SAFETY: a uuid is 16 bytes by reference.
         pg_sys::UUIDOID => uuid(unsafe { &*datum.cast_mut_ptr::<[u8; 16]>() }, out),
         _ => false,
+    }
+}
+
+/// The number that the text of a value says which [`write`] would write; `None` where it is not kept as one.
+///
+/// # Safety
+/// `datum` must be a live value of the type.
+#[inline(always)]
+pub(super) unsafe fn number(base: Oid, datum: Datum) -> Option<Number> {
+    match base {
+        pg_sys::TIMESTAMPTZOID => moment(Moment::WithZone, datum.value() as i64),
+        pg_sys::TIMESTAMPOID => moment(Moment::WithoutZone, datum.value() as i64),
+        pg_sys::DATEOID => moment(Moment::Date, i64::from(datum.value() as i32)),
+        // SAFETY: the caller's promise.
+        pg_sys::NUMERICOID => decimal_of(unsafe { inline(datum) }?),
+        _ => None,
     }
 }
 
@@ -62,45 +79,85 @@ const SHORT_WEIGHT: u16 = 0x3f;
 const LONG_SCALE: u16 = 0x3fff;
 const DIGITS: usize = 4;
 
+/// A numeric as it is stored: neither NaN nor infinite.
+struct Numeric<'s> {
+    negative: bool,
+    scale: u16,
+    weight: i32,
+    /// Trailing digits that are zero are not stored, nor leading ones, which only a fraction has.
+    digits: &'s [[u8; 2]],
+}
+
+impl<'s> Numeric<'s> {
+    fn read(stored: &'s [u8]) -> Option<Numeric<'s>> {
+        let (header, rest) = stored.split_first_chunk()?;
+        let header = u16::from_ne_bytes(*header);
+        let (negative, scale, weight, rest) = match header & KIND {
+            SPECIAL => return None,
+            SHORT => {
+                let below = if header & SHORT_WEIGHT_NEGATIVE != 0 { !i32::from(SHORT_WEIGHT) } else { 0 };
+                let weight = below | i32::from(header & SHORT_WEIGHT);
+                (header & SHORT_NEGATIVE != 0, (header & SHORT_SCALE) >> SHORT_SCALE_SHIFT, weight, rest)
+            }
+            kind => {
+                let (weight, rest) = rest.split_first_chunk()?;
+                (kind == NEGATIVE, header & LONG_SCALE, i32::from(i16::from_ne_bytes(*weight)), rest)
+            }
+        };
+        Some(Numeric { negative, scale, weight, digits: rest.as_chunks().0 })
+    }
+
+    /// The digit whose power is this.
+    fn digit(&self, power: i32) -> u16 {
+        let place = usize::try_from(self.weight - power).ok();
+        place.and_then(|at| self.digits.get(at)).map_or(0, |digit| u16::from_ne_bytes(*digit))
+    }
+}
+
 /// Writes a numeric. `false` for NaN and infinities.
 pub(super) fn numeric(stored: &[u8], out: &mut String) -> bool {
-    let Some((header, rest)) = stored.split_first_chunk() else { return false };
-    let header = u16::from_ne_bytes(*header);
-    let (negative, scale, weight, rest) = match header & KIND {
-        SPECIAL => return false,
-        SHORT => {
-            let below = if header & SHORT_WEIGHT_NEGATIVE != 0 { !i32::from(SHORT_WEIGHT) } else { 0 };
-            let weight = below | i32::from(header & SHORT_WEIGHT);
-            (header & SHORT_NEGATIVE != 0, (header & SHORT_SCALE) >> SHORT_SCALE_SHIFT, weight, rest)
-        }
-        kind => {
-            let Some((weight, rest)) = rest.split_first_chunk() else { return false };
-            (kind == NEGATIVE, header & LONG_SCALE, i32::from(i16::from_ne_bytes(*weight)), rest)
-        }
-    };
-    let mut digits = rest.chunks_exact(2).map(|digit| u16::from_ne_bytes([digit[0], digit[1]]));
-    if negative {
+    let Some(numeric) = Numeric::read(stored) else { return false };
+    if numeric.negative {
         out.push('-');
     }
-    // Trailing digits that are zero are not stored, nor leading ones, which only a fraction has.
-    let first = if weight < 0 { 0 } else { digits.next().unwrap_or(0) };
+    let first = numeric.digit(numeric.weight.max(0));
     out.extend([1000, 100, 10].iter().filter(|unit| first >= **unit).map(|unit| decimal(first, *unit)));
     out.push(decimal(first, 1));
-    for _ in 0..weight {
-        push_digits(out, digits.next().unwrap_or(0), DIGITS);
+    for power in (0..numeric.weight).rev() {
+        push_digits(out, numeric.digit(power), DIGITS);
     }
-    if scale > 0 {
+    if numeric.scale > 0 {
         out.push('.');
+    }
+    let mut left = usize::from(numeric.scale);
+    let mut power = -1;
+    while left > 0 {
+        let now = left.min(DIGITS);
+        push_digits(out, numeric.digit(power), now);
+        (left, power) = (left - now, power - 1);
+    }
+    true
+}
+
+/// The same as a number; `None` where 64 bits or 18 digits behind the point are too few.
+fn decimal_of(stored: &[u8]) -> Option<Number> {
+    const POWERS: [u16; DIGITS + 1] = [1, 10, 100, 1_000, 10_000];
+    let numeric = Numeric::read(stored)?;
+    let scale = u8::try_from(numeric.scale).ok().filter(|scale| *scale <= 18)?;
+    let mut n = 0i64;
+    for power in (0..=numeric.weight).rev() {
+        n = n.checked_mul(10_000)?.checked_add(i64::from(numeric.digit(power)))?;
     }
     let mut left = usize::from(scale);
     let mut power = -1;
     while left > 0 {
         let now = left.min(DIGITS);
-        let digit = if power > weight { 0 } else { digits.next().unwrap_or(0) };
-        push_digits(out, digit, now);
+        let decimals = numeric.digit(power) / POWERS[DIGITS - now];
+        n = n.checked_mul(i64::from(POWERS[now]))?.checked_add(i64::from(decimals))?;
         (left, power) = (left - now, power - 1);
     }
-    true
+    // PostgreSQL has no negative zero, a decimal could not say it.
+    (n != 0 || !numeric.negative).then_some(Number::Decimal(if numeric.negative { -n } else { n }, scale))
 }
 
 /// Writes the first so many of a digit's four decimals.
@@ -239,6 +296,29 @@ mod tests {
         }
         assert_eq!(text(&[SPECIAL]), None);
         assert_eq!(text(&[]), None);
+    }
+
+    #[test]
+    fn numerics_as_numbers() {
+        for (written, meant) in [
+            ("0", Some((0, 0))),
+            ("0.00", Some((0, 2))),
+            ("12.50", Some((1250, 2))),
+            ("-120034", Some((-120034, 0))),
+            ("0.01230", Some((1230, 5))),
+            ("-0.000000010", Some((-10, 9))),
+            ("100000000.1", Some((1_000_000_001, 1))),
+            ("9.223372036854775807", Some((i64::MAX, 18))),
+            ("9.223372036854775808", None),
+            ("-92233720368547758.07", Some((-i64::MAX, 2))),
+            ("1.0000000000000000000", None),
+            ("1000000000000000000000", None),
+        ] {
+            let mut bytes = Vec::new();
+            append_numeric(written.as_bytes(), &mut bytes).unwrap();
+            let number = decimal_of(&bytes);
+            assert_eq!(number, meant.map(|(n, scale)| Number::Decimal(n, scale)), "{written}");
+        }
     }
 
     #[test]

@@ -98,6 +98,12 @@ impl Tuples<'_> {
         }
     }
 
+    /// How many rows there are.
+    pub fn count(&self) -> usize {
+        // SAFETY: the store lives as long as we.
+        unsafe { super::unbound::row_count(self.store) }
+    }
+
     /// The next row; it lives until the next call.
     pub fn next_tuple(&mut self) -> Option<Tuple<'_>> {
         // SAFETY: the store and the slot live as long as we.
@@ -146,11 +152,8 @@ pub(super) unsafe fn fetch(store: *mut pg_sys::Tuplestorestate, slot: *mut pg_sy
     unsafe {
         let saved = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = (*slot).tts_mcxt;
-        let found = pg_sys::tuplestore_gettupleslot(store, true, false, slot);
+        let found = super::unbound::fetch_row(store, slot);
         pg_sys::CurrentMemoryContext = saved;
-        if found {
-            pg_sys::slot_getallattrs(slot);
-        }
         found
     }
 }

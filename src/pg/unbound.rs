@@ -15,6 +15,14 @@ mod raw {
         pub fn find_all_inheritors(parent: Oid, lock: c_int, counts: *mut *mut pg_sys::List) -> *mut pg_sys::List;
         pub fn nextval_internal(relid: Oid, check_permissions: bool) -> i64;
         pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
+        pub fn tuplestore_gettupleslot(
+            store: *mut pg_sys::Tuplestorestate,
+            forward: bool,
+            copy: bool,
+            slot: *mut pg_sys::TupleTableSlot,
+        ) -> bool;
+        pub fn tuplestore_tuple_count(store: *mut pg_sys::Tuplestorestate) -> i64;
+        pub fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: c_int);
         pub fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
         pub fn get_primary_key_attnos(relid: Oid, deferrable_ok: bool, constraint: *mut Oid) -> *mut pg_sys::Bitmapset;
         pub fn get_partition_ancestors(relid: Oid) -> *mut pg_sys::List;
@@ -44,6 +52,20 @@ pub unsafe fn set_bytea_output(value: c_int) {
 pub unsafe fn datum_image_eq(a: Datum, b: Datum, by_value: bool, len: c_int) -> bool {
     // SAFETY: the caller has live datums of this kind.
     unsafe { pg_guard_ffi_boundary(|| raw::datum_image_eq(a, b, by_value, len)) }
+}
+
+/// Fetches the next row of a store, all its attributes, behind one boundary: each costs a quarter of the row.
+pub unsafe fn fetch_row(store: *mut pg_sys::Tuplestorestate, slot: *mut pg_sys::TupleTableSlot) -> bool {
+    // SAFETY: the caller has a live store and a slot for its rows.
+    unsafe {
+        pg_guard_ffi_boundary(|| {
+            let found = raw::tuplestore_gettupleslot(store, true, false, slot);
+            if found {
+                raw::slot_getsomeattrs_int(slot, (*(*slot).tts_tupleDescriptor).natts);
+            }
+            found
+        })
+    }
 }
 
 /// A sequence's next value, without asking for rights.
@@ -96,6 +118,12 @@ pub fn notify(channel: &CStr, payload: &CStr) {
 pub fn nest_level() -> i32 {
     // SAFETY: a plain read in a single-threaded backend.
     unsafe { raw::GetCurrentTransactionNestLevel() }
+}
+
+/// How many rows a store has.
+pub unsafe fn row_count(store: *mut pg_sys::Tuplestorestate) -> usize {
+    // SAFETY: the caller has a live store.
+    unsafe { raw::tuplestore_tuple_count(store) as usize }
 }
 
 /// When the transaction started.

@@ -10,6 +10,7 @@ pub fn reserve<T>(vec: &mut Vec<T>, more: usize) -> Result<()> {
 }
 
 /// Appends one item.
+#[inline]
 pub fn push<T>(vec: &mut Vec<T>, item: T) -> Result<()> {
     if vec.len() == vec.capacity() {
         reserve(vec, 1)?;
@@ -31,8 +32,11 @@ pub fn reserve_text(text: &mut String, more: usize) -> Result<()> {
 }
 
 /// Appends text.
+#[inline]
 pub fn push_str(to: &mut String, text: &str) -> Result<()> {
-    reserve_text(to, text.len())?;
+    if to.capacity() - to.len() < text.len() {
+        reserve_text(to, text.len())?;
+    }
     to.push_str(text);
     Ok(())
 }

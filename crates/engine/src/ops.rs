@@ -68,6 +68,42 @@ pub enum Origin<'a> {
     Default(Option<&'a EventRef>),
 }
 
+/// What kind of moment a number counts to from 2000-01-01.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// In days.
+    Date,
+    /// In microseconds; no zone is written.
+    WithoutZone,
+    /// In microseconds, in UTC, which is written as `+00`.
+    WithZone,
+}
+
+/// A text that is kept as the number it says: what is captured is encoded and forgotten, and mostly nobody reads the text.
+/// Whoever reads operations has it written out before, by [`crate::codec::spell_out`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Number {
+    /// As PostgreSQL writes it in the ISO style under UTC; [`crate::codec::moment`] makes it.
+    Moment(Moment, i64),
+    /// Times ten to the power of how many digits stand behind the point: 18 at most.
+    Decimal(i64, u8),
+}
+
+/// A cell's value as it is appended.
+#[derive(Clone, Copy, Debug)]
+pub enum Given<'a> {
+    /// As everybody reads it.
+    Value(ValueRef<'a>),
+    /// A text that a number says.
+    Number(Number),
+}
+
+impl<'a> From<ValueRef<'a>> for Given<'a> {
+    fn from(value: ValueRef<'a>) -> Self {
+        Given::Value(value)
+    }
+}
+
 /// One operation, borrowed from an [`OpBuf`].
 #[derive(Clone, Copy, Debug)]
 pub enum OpRef<'a> {
@@ -171,7 +207,12 @@ pub(crate) enum Stored {
     Float(f64),
     Text(Span),
     Json(Span),
+    /// A text too.
+    Number(Number),
 }
+
+// Of a moment or a decimal no more is kept than of a text.
+const _: () = assert!(size_of::<Stored>() == 16);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cell {
@@ -326,18 +367,29 @@ impl OpBuf {
         &self.name_text[at.from as usize..at.to as usize]
     }
 
+    /// Takes memory for so many inserts of so many cells at once, their texts aside, but no more than `most` bytes. Not
+    /// having it is no error: it grows as it is needed.
+    pub fn expect_inserts(&mut self, inserts: usize, cells: usize, most: usize) {
+        let inserts = inserts.min(most / (size_of::<Op>() + cells * size_of::<Cell>()));
+        let _ = self.ops.try_reserve(inserts);
+        let _ = self.cells.try_reserve(inserts * cells);
+    }
+
     /// Appends an insert without cells; [`OpBuf::cell`] adds them. Errors: [`Error::TooLarge`] past 4 GiB of text.
     pub fn insert(&mut self, tbl: Sym, row: &str) -> Result<()> {
-        self.op(Kind::Insert, tbl, row)
+        let row = self.span(row)?;
+        self.without_cells(Kind::Insert, tbl, row)
     }
 
     /// Adds a cell to the insert appended last.
-    pub fn cell(&mut self, col: Sym, value: ValueRef<'_>) -> Result<()> {
+    #[inline]
+    pub fn cell<'v>(&mut self, col: Sym, value: impl Into<Given<'v>>) -> Result<()> {
         debug_assert!(matches!(self.ops.last(), Some(Op { kind: Kind::Insert, .. })));
-        self.push_cell(col, value)
+        self.push_cell(col, value.into())
     }
 
-    fn push_cell(&mut self, col: Sym, value: ValueRef<'_>) -> Result<()> {
+    #[inline]
+    fn push_cell(&mut self, col: Sym, value: Given<'_>) -> Result<()> {
         let value = self.store(value)?;
         alloc::push(&mut self.cells, Cell { col, value })?;
         self.ops.last_mut().expect("a cell follows its operation").cells_to += 1;
@@ -345,22 +397,45 @@ impl OpBuf {
     }
 
     /// Appends an update of one cell.
-    pub fn update(&mut self, tbl: Sym, row: &str, col: Sym, value: ValueRef<'_>, origin: Origin<'_>) -> Result<()> {
+    pub fn update<'v>(
+        &mut self,
+        tbl: Sym,
+        row: &str,
+        col: Sym,
+        value: impl Into<Given<'v>>,
+        origin: Origin<'_>,
+    ) -> Result<()> {
         let origin = match origin {
             Origin::Explicit => OriginSlot::Explicit,
             Origin::Rewrite(root) => OriginSlot::Rewrite(self.reference(root)?),
             Origin::Default(None) => OriginSlot::Default(None),
             Origin::Default(Some(since)) => OriginSlot::Default(Some(self.reference(since)?)),
         };
-        let before = self.mark();
-        self.op(Kind::Update { origin }, tbl, row)?;
-        // An update has exactly one cell, also when memory for it runs out half way.
-        self.push_cell(col, value).inspect_err(|_| self.truncate(before))
+        let row = self.row(row)?;
+        self.updated(Kind::Update { origin }, tbl, row, col, value.into())
+    }
+
+    /// Appends an explicit update of another cell of the row that the operation appended last is about.
+    #[inline]
+    pub fn update_same_row<'v>(&mut self, col: Sym, value: impl Into<Given<'v>>) -> Result<()> {
+        let Op { tbl, row, .. } = *self.ops.last().expect("an update follows another");
+        self.updated(Kind::Update { origin: OriginSlot::Explicit }, tbl, row, col, value.into())
+    }
+
+    /// An update has exactly one cell, also when memory for it runs out half way.
+    #[inline]
+    fn updated(&mut self, kind: Kind, tbl: Sym, row: Span, col: Sym, value: Given<'_>) -> Result<()> {
+        let value = self.store(value)?;
+        let cells_from = offset(self.cells.len())?;
+        alloc::push(&mut self.cells, Cell { col, value })?;
+        let op = Op { kind, tbl, row, cells_from, cells_to: cells_from + 1 };
+        alloc::push(&mut self.ops, op).inspect_err(|_| self.cells.truncate(cells_from as usize))
     }
 
     /// Appends a delete.
     pub fn delete(&mut self, tbl: Sym, row: &str) -> Result<()> {
-        self.op(Kind::Delete, tbl, row)
+        let row = self.row(row)?;
+        self.without_cells(Kind::Delete, tbl, row)
     }
 
     /// Appends an operation that is kept but not applied; it takes `span` counters.
@@ -368,9 +443,7 @@ impl OpBuf {
         let from = offset(self.bytes.len())?;
         alloc::extend(&mut self.bytes, payload)?;
         let row = Span { from, to: offset(self.bytes.len())? };
-        let cells = offset(self.cells.len())?;
-        let kind = Kind::Opaque { kind, span };
-        alloc::push(&mut self.ops, Op { kind, tbl: Sym(0), row, cells_from: cells, cells_to: cells })
+        self.without_cells(Kind::Opaque { kind, span }, Sym(0), row)
     }
 
     /// Appends a copy of an operation of any buffer.
@@ -415,9 +488,10 @@ impl OpBuf {
             };
             let tbl = sym(self, op.tbl)?;
             let before = self.mark();
-            self.op(kind, tbl, from.text(op.row))?;
+            let row = self.row(from.text(op.row))?;
+            self.without_cells(kind, tbl, row)?;
             for cell in from.stored_cells(op) {
-                let copied = sym(self, cell.col).and_then(|col| self.push_cell(col, from.value(cell.value)));
+                let copied = sym(self, cell.col).and_then(|col| self.push_cell(col, from.given(cell.value)));
                 if let Err(error) = copied {
                     // No update without its cell, and no insert with some of them.
                     self.truncate(before);
@@ -511,10 +585,8 @@ impl OpBuf {
             Stored::Text(s) | Stored::Json(s) => span(s),
             _ => 8,
         };
-        let ops = &self.ops[range];
-        let (Some(first), Some(last)) = (ops.first(), ops.last()) else { return 0 };
-        let cells = &self.cells[first.cells_from as usize..last.cells_to as usize];
-        ops.iter().map(|op| span(op.row)).sum::<usize>() + cells.iter().map(cell).sum::<usize>()
+        let rows = self.ops[range.clone()].iter().map(|op| span(op.row)).sum::<usize>();
+        rows + self.stored_cells_of(range).iter().map(cell).sum::<usize>()
     }
 
     /// All operations, in order.
@@ -552,14 +624,19 @@ impl OpBuf {
         self.truncate(Mark { ops: 0, cells: 0, text: 0, bytes: 0, refs: 0 });
     }
 
-    fn op(&mut self, kind: Kind, tbl: Sym, row: &str) -> Result<()> {
-        // Several updates of one row in turn: its id is kept once.
-        let row = match self.ops.last() {
-            Some(last) if !matches!(last.kind, Kind::Opaque { .. }) && self.text(last.row) == row => last.row,
-            _ => self.span(row)?,
-        };
+    fn without_cells(&mut self, kind: Kind, tbl: Sym, row: Span) -> Result<()> {
         let cells = offset(self.cells.len())?;
         alloc::push(&mut self.ops, Op { kind, tbl, row, cells_from: cells, cells_to: cells })
+    }
+
+    /// Keeps a row's id; once for what happens to the row in turn.
+    fn row(&mut self, row: &str) -> Result<Span> {
+        match self.ops.last() {
+            Some(last) if !matches!(last.kind, Kind::Opaque { .. }) && self.bytes_of(last.row) == row.as_bytes() => {
+                Ok(last.row)
+            }
+            _ => self.span(row),
+        }
     }
 
     fn reference(&mut self, event: &EventRef) -> Result<u32> {
@@ -569,25 +646,51 @@ impl OpBuf {
         Ok(at)
     }
 
+    #[inline]
     fn span(&mut self, text: &str) -> Result<Span> {
         let from = offset(self.text.len())?;
         alloc::push_str(&mut self.text, text)?;
         Ok(Span { from, to: offset(self.text.len())? })
     }
 
-    fn store(&mut self, value: ValueRef<'_>) -> Result<Stored> {
+    #[inline(always)]
+    fn store(&mut self, value: Given<'_>) -> Result<Stored> {
         Ok(match value {
-            ValueRef::Null => Stored::Null,
-            ValueRef::Bool(b) => Stored::Bool(b),
-            ValueRef::Int(i) => Stored::Int(i),
-            ValueRef::Float(f) => Stored::Float(f),
-            ValueRef::Text(t) => Stored::Text(self.span(t)?),
-            ValueRef::Json(t) => Stored::Json(self.span(t)?),
+            Given::Number(n) => Stored::Number(n),
+            Given::Value(ValueRef::Null) => Stored::Null,
+            Given::Value(ValueRef::Bool(b)) => Stored::Bool(b),
+            Given::Value(ValueRef::Int(i)) => Stored::Int(i),
+            Given::Value(ValueRef::Float(f)) => Stored::Float(f),
+            Given::Value(ValueRef::Text(t)) => Stored::Text(self.span(t)?),
+            Given::Value(ValueRef::Json(t)) => Stored::Json(self.span(t)?),
         })
+    }
+
+    /// Puts a text in the place of every number: `write` says it.
+    pub(crate) fn spell(&mut self, mut write: impl FnMut(Number, &mut String) -> Result<()>) -> Result<()> {
+        for cell in &mut self.cells {
+            if let Stored::Number(number) = cell.value {
+                let from = offset(self.text.len())?;
+                write(number, &mut self.text)?;
+                cell.value = Stored::Text(Span { from, to: offset(self.text.len())? });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn stored_op(&self, index: usize) -> &Op {
         &self.ops[index]
+    }
+
+    pub(crate) fn stored_ops(&self, range: Range<usize>) -> &[Op] {
+        &self.ops[range]
+    }
+
+    /// The cells of a range of operations: those of each follow those of the one before.
+    pub(crate) fn stored_cells_of(&self, range: Range<usize>) -> &[Cell] {
+        let ops = &self.ops[range];
+        let (Some(first), Some(last)) = (ops.first(), ops.last()) else { return &[] };
+        &self.cells[first.cells_from as usize..last.cells_to as usize]
     }
 
     pub(crate) fn stored_cells(&self, op: &Op) -> &[Cell] {
@@ -602,6 +705,17 @@ impl OpBuf {
         &self.text[s.from as usize..s.to as usize]
     }
 
+    fn bytes_of(&self, s: Span) -> &[u8] {
+        &self.text.as_bytes()[s.from as usize..s.to as usize]
+    }
+
+    fn given(&self, stored: Stored) -> Given<'_> {
+        match stored {
+            Stored::Number(number) => Given::Number(number),
+            read => Given::Value(self.value(read)),
+        }
+    }
+
     fn value(&self, stored: Stored) -> ValueRef<'_> {
         let text = |s: Span| self.text(s);
         match stored {
@@ -611,10 +725,12 @@ impl OpBuf {
             Stored::Float(f) => ValueRef::Float(f),
             Stored::Text(s) => ValueRef::Text(text(s)),
             Stored::Json(s) => ValueRef::Json(text(s)),
+            Stored::Number(_) => unreachable!("numbers are spelled out before they are read"),
         }
     }
 }
 
+#[inline]
 fn offset(at: usize) -> Result<u32> {
     u32::try_from(at).map_err(|_| Error::TooLarge { what: "operations", bytes: at as u64, limit: u32::MAX as u64 })
 }

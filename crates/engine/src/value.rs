@@ -128,7 +128,7 @@ impl<'a> ValueRef<'a> {
             ValueRef::Null => "null",
             ValueRef::Bool(true) => "true",
             ValueRef::Bool(false) => "false",
-            ValueRef::Int(n) => shown.int(n),
+            ValueRef::Int(n) => return write_int(n, out),
             // Not finite is no JSON; such a value is never made, and null is the one thing that can be said of it.
             ValueRef::Float(f) if !f.is_finite() => "null",
             ValueRef::Float(f) => {
@@ -153,24 +153,34 @@ impl Shown {
     fn text(&self) -> &str {
         std::str::from_utf8(&self.bytes[..self.len]).unwrap_or("")
     }
+}
 
-    /// An integer; row ids are made with this, and formatting takes several times as long.
-    fn int(&mut self, n: i64) -> &str {
-        let (mut from, mut left) = (self.bytes.len(), n.unsigned_abs());
-        loop {
-            from -= 1;
-            self.bytes[from] = b'0' + (left % 10) as u8;
-            left /= 10;
-            if left == 0 {
-                break;
-            }
-        }
-        if n < 0 {
-            from -= 1;
-            self.bytes[from] = b'-';
-        }
-        std::str::from_utf8(&self.bytes[from..]).unwrap_or("")
+/// Every pair of decimal digits.
+const PAIRS: &str = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+
+/// Appends an integer; row ids are made with this, and formatting takes several times as long.
+fn write_int(n: i64, out: &mut String) -> Result<()> {
+    if out.capacity() - out.len() < 20 {
+        out.try_reserve(20).map_err(|_| Error::OutOfMemory { bytes: 20 })?;
     }
+    if n < 0 {
+        out.push('-');
+    }
+    let mut pairs = [0; 10];
+    let (mut from, mut left) = (pairs.len(), n.unsigned_abs());
+    loop {
+        from -= 1;
+        pairs[from] = (left % 100) as usize;
+        left /= 100;
+        if left == 0 {
+            break;
+        }
+    }
+    let (first, others) = (pairs[from], &pairs[from + 1..]);
+    // The first pair has no zero in front.
+    out.push_str(&PAIRS[2 * first + usize::from(first < 10)..2 * first + 2]);
+    others.iter().for_each(|pair| out.push_str(&PAIRS[2 * pair..2 * pair + 2]));
+    Ok(())
 }
 
 impl std::fmt::Write for Shown {

@@ -25,33 +25,51 @@ fn choose(ints: &[i64]) -> (u8, usize) {
     if ints.len() <= 1 {
         return (PLAIN, 10);
     }
-    let (mut plain, mut delta, mut runs) = (0, 0, 0);
     let (mut least, mut greatest) = (i64::MAX, i64::MIN);
-    let (mut before, mut step, mut run) = (0i64, 0i64, 0u64);
     for &n in ints {
-        plain += varint_len(zigzag(n));
-        let d = n.wrapping_sub(before);
-        before = n;
-        let d_len = varint_len(zigzag(d));
-        delta += d_len;
-        if d == step && run > 0 {
-            run += 1;
-        } else {
-            runs += if run > 0 { varint_len(run - 1) } else { 0 };
-            runs += d_len;
-            (step, run) = (d, 1);
-        }
         least = least.min(n);
         greatest = greatest.max(n);
     }
-    runs += varint_len(run - 1);
     let width = width(greatest.wrapping_sub(least) as u64);
-    let fixed = varint_len(zigzag(least)) + width * ints.len();
+    let fixed = (FIXED + width as u8, varint_len(zigzag(least)) + width * ints.len());
+    let runs = (RUNS, runs_len(ints));
     // On a tie the mode that is fastest to read.
-    [(FIXED + width as u8, fixed), (RUNS, runs), (PLAIN, plain), (DELTA, delta)]
-        .into_iter()
-        .min_by_key(|&(_, bytes)| bytes)
-        .expect("four candidates")
+    let shorter = if fixed.1 <= runs.1 { fixed } else { runs };
+    // The others take a byte each at least.
+    if shorter.1 <= ints.len() {
+        return shorter;
+    }
+    let (mut plain, mut delta, mut before) = (0, 0, 0i64);
+    for &n in ints {
+        plain += varint_len(zigzag(n));
+        delta += varint_len(zigzag(n.wrapping_sub(before)));
+        before = n;
+    }
+    [shorter, (PLAIN, plain), (DELTA, delta)].into_iter().min_by_key(|&(_, bytes)| bytes).expect("three candidates")
+}
+
+/// The bytes of [`RUNS`].
+fn runs_len(ints: &[i64]) -> usize {
+    let mut len = 0;
+    each_run(ints, |step, times| len += varint_len(zigzag(step)) + varint_len(times - 1));
+    len
+}
+
+/// The differences to the one before, each with how many times it comes in a row.
+fn each_run(ints: &[i64], mut each: impl FnMut(i64, u64)) {
+    let Some((&first, others)) = ints.split_first() else { return };
+    let (mut before, mut step, mut times) = (first, first, 1);
+    for &n in others {
+        let d = n.wrapping_sub(before);
+        before = n;
+        if d == step {
+            times += 1;
+        } else {
+            each(step, times);
+            (step, times) = (d, 1);
+        }
+    }
+    each(step, times);
 }
 
 fn width(range: u64) -> usize {
@@ -87,36 +105,20 @@ fn payload(out: &mut Vec<u8>, ints: &[i64], mode: u8) {
                 before = n;
             }
         }
-        RUNS => runs(out, ints),
+        RUNS => each_run(ints, |step, times| {
+            put_varint(out, zigzag(step));
+            put_varint(out, times - 1);
+        }),
         _ => {
             let width = (mode - FIXED) as usize;
             let least = ints.iter().copied().min().unwrap_or(0);
             put_varint(out, zigzag(least));
+            // All eight bytes at once, and the upper ones taken back: a copy of any length is a call.
             for &n in ints {
-                out.extend_from_slice(&(n.wrapping_sub(least) as u64).to_le_bytes()[..width]);
+                out.extend_from_slice(&(n.wrapping_sub(least) as u64).to_le_bytes());
+                out.truncate(out.len() - (8 - width));
             }
         }
-    }
-}
-
-fn runs(out: &mut Vec<u8>, ints: &[i64]) {
-    let (mut before, mut step, mut run) = (0i64, 0i64, 0u64);
-    for &n in ints {
-        let d = n.wrapping_sub(before);
-        before = n;
-        if d == step && run > 0 {
-            run += 1;
-            continue;
-        }
-        if run > 0 {
-            put_varint(out, zigzag(step));
-            put_varint(out, run - 1);
-        }
-        (step, run) = (d, 1);
-    }
-    if run > 0 {
-        put_varint(out, zigzag(step));
-        put_varint(out, run - 1);
     }
 }
 

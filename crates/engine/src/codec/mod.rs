@@ -27,7 +27,8 @@ pub(crate) use head::{compress, expand};
 pub(crate) use read::decode_within;
 pub use read::{decode, decode_rows, roots};
 pub use rows::RowSet;
-pub use times::{Moment, write_moment};
+pub use times::{moment, write_moment};
+pub use values::spell_out;
 
 use crate::alloc;
 use crate::error::{Error, Result};
@@ -118,7 +119,18 @@ impl Encoder {
 
     /// Row ids and values, sorted by stream, each stream behind its length.
     fn put_streams(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<()> {
+        self.sort_by_stream(buf, range)?;
         let Encoder { plan, section, stream: bytes, ends, values, .. } = self;
+        for (stream, &end) in plan.streams.iter().zip(ends.iter()) {
+            bytes.clear();
+            values::put(bytes, buf, &values[end - stream.len..end])?;
+            put_bytes(section, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn sort_by_stream(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<()> {
+        let Encoder { plan, ends, values, .. } = self;
         ends.clear();
         alloc::reserve(ends, plan.streams.len())?;
         let mut total = 0;
@@ -130,23 +142,25 @@ impl Encoder {
         values.clear();
         alloc::reserve(values, total)?;
         values.resize(total, Stored::Null);
-        for (nth, i) in range.enumerate() {
-            let op = buf.stored_op(i);
-            if let Kind::Opaque { .. } = op.kind {
-                continue;
+        let ops = buf.stored_ops(range.clone());
+        if let Some((row, columns)) = plan.streams_of_all() {
+            fill(values, &mut ends[row as usize], ops.iter().map(|op| Stored::Text(op.row)));
+            let cells = buf.stored_cells_of(range);
+            for (nth, column) in columns.iter().enumerate() {
+                let of_column = cells.chunks_exact(columns.len()).map(|cells| cells[nth].value);
+                fill(values, &mut ends[column.stream as usize], of_column);
             }
-            let (row, columns) = plan.streams_of(nth);
-            values[ends[row as usize]] = Stored::Text(op.row);
-            ends[row as usize] += 1;
-            for (&column, cell) in columns.iter().zip(buf.stored_cells(op)) {
-                values[ends[column as usize]] = cell.value;
-                ends[column as usize] += 1;
-            }
+            return Ok(());
         }
-        for (stream, &end) in plan.streams.iter().zip(ends.iter()) {
-            bytes.clear();
-            values::put(bytes, buf, &values[end - stream.len..end])?;
-            put_bytes(section, bytes)?;
+        let mut put = |stream: u32, value: Stored| {
+            let end = &mut ends[stream as usize];
+            values[*end] = value;
+            *end += 1;
+        };
+        for (op, streams) in ops.iter().zip(plan.streams_of_ops()) {
+            let Some((row, columns)) = streams else { continue };
+            put(row, Stored::Text(op.row));
+            columns.iter().zip(buf.stored_cells(op)).for_each(|(column, cell)| put(column.stream, cell.value));
         }
         Ok(())
     }
@@ -155,6 +169,13 @@ impl Encoder {
         let bytes = self.body.capacity() + self.section.capacity() + self.stream.capacity();
         bytes + self.values.capacity() * size_of::<Stored>() + self.plan.held()
     }
+}
+
+/// Fills a stream from where it ends on.
+fn fill(values: &mut [Stored], end: &mut usize, more: impl ExactSizeIterator<Item = Stored>) {
+    let part = &mut values[*end..*end + more.len()];
+    *end += more.len();
+    part.iter_mut().zip(more).for_each(|(to, value)| *to = value);
 }
 
 /// How many counters (and lamports) the operations of a blob take: reads the head only. Errors: [`Error::Malformed`],

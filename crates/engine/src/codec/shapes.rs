@@ -24,8 +24,7 @@ pub(crate) struct Plan {
     /// Streams in the order of their numbers.
     pub streams: Vec<PlanStream>,
     shapes: Vec<PlanShape>,
-    /// The streams of the shapes' cells.
-    columns: Vec<u32>,
+    columns: Vec<PlanColumn>,
     /// The shape of each operation.
     of_ops: Vec<u32>,
     bytes: Vec<u8>,
@@ -38,20 +37,32 @@ pub(crate) struct Plan {
 }
 
 pub(crate) struct PlanStream {
-    name: Sym,
     /// How many values.
     pub len: usize,
+}
+
+/// A cell of a shape.
+pub(crate) struct PlanColumn {
+    name: Sym,
+    /// The stream of its values.
+    pub stream: u32,
 }
 
 struct PlanShape {
     kind: u64,
     tbl: Sym,
+    /// The stream of its row ids.
     row: u32,
     columns: Range<usize>,
+    ops: usize,
     look: u64,
     before: Option<u32>,
     /// The shape that came after it last.
     next: u32,
+}
+
+fn is_row(kind: u64) -> bool {
+    matches!(kind, kind::INSERT | kind::UPDATE | kind::DELETE)
 }
 
 fn kind_of(op: &Op) -> u64 {
@@ -109,26 +120,26 @@ impl Plan {
     pub fn make(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<()> {
         self.clear();
         alloc::reserve(&mut self.of_ops, range.len())?;
-        let mut last: Option<u32> = None;
+        let (mut last, mut guess) = (None, 0);
         for i in range {
             let op = buf.stored_op(i);
             let cells = buf.stored_cells(op);
             // Operations that look alike follow each other, or take turns as the columns of updated rows do.
-            let guess = last.map(|last| self.shapes[last as usize].next);
-            let shape = match guess {
-                Some(shape) if self.looks(shape, op, cells) => shape,
+            let shape = match self.shapes.get(guess as usize) {
+                Some(guessed) if self.looks(guessed, op, cells) => guess,
                 _ => self.shape(op, cells)?,
             };
-            if let Some(last) = last {
+            if let Some(last) = last.replace(shape) {
                 self.shapes[last as usize].next = shape;
             }
-            last = Some(shape);
+            guess = self.shapes[shape as usize].next;
+            self.shapes[shape as usize].ops += 1;
             self.of_ops.push(shape);
-            let PlanShape { kind, row, ref columns, .. } = self.shapes[shape as usize];
-            if matches!(kind, kind::INSERT | kind::UPDATE | kind::DELETE) {
-                self.streams[row as usize].len += 1;
-                self.columns[columns.clone()].iter().for_each(|&c| self.streams[c as usize].len += 1);
-            }
+        }
+        for shape in self.shapes.iter().filter(|shape| is_row(shape.kind)) {
+            self.streams[shape.row as usize].len += shape.ops;
+            let columns = &self.columns[shape.columns.clone()];
+            columns.iter().for_each(|c| self.streams[c.stream as usize].len += shape.ops);
         }
         Ok(())
     }
@@ -148,14 +159,24 @@ impl Plan {
 
     /// Bytes of memory it keeps, roughly.
     pub fn held(&self) -> usize {
-        let shapes = self.shapes.capacity() * size_of::<PlanShape>() + self.columns.capacity() * size_of::<u32>();
+        let shapes =
+            self.shapes.capacity() * size_of::<PlanShape>() + self.columns.capacity() * size_of::<PlanColumn>();
         shapes + self.of_ops.capacity() * size_of::<u32>() + self.bytes.capacity()
     }
 
-    /// The stream of the row ids and those of the cells of the `i`th operation.
-    pub fn streams_of(&self, i: usize) -> (u32, &[u32]) {
-        let shape = &self.shapes[self.of_ops[i] as usize];
-        (shape.row, &self.columns[shape.columns.clone()])
+    /// The streams of the row ids and of the cells of each row operation, `None` for others, in order.
+    pub fn streams_of_ops(&self) -> impl Iterator<Item = Option<(u32, &[PlanColumn])>> {
+        self.of_ops.iter().map(|&shape| self.streams_of(&self.shapes[shape as usize]))
+    }
+
+    /// The same where all operations look alike.
+    pub fn streams_of_all(&self) -> Option<(u32, &[PlanColumn])> {
+        let [only] = &self.shapes[..] else { return None };
+        self.streams_of(only)
+    }
+
+    fn streams_of(&self, shape: &PlanShape) -> Option<(u32, &[PlanColumn])> {
+        is_row(shape.kind).then(|| (shape.row, &self.columns[shape.columns.clone()]))
     }
 
     /// Appends shapes and the shapes of operations.
@@ -176,19 +197,18 @@ impl Plan {
         Ok(())
     }
 
-    fn looks(&self, shape: u32, op: &Op, cells: &[Cell]) -> bool {
-        let shape = &self.shapes[shape as usize];
+    #[inline]
+    fn looks(&self, shape: &PlanShape, op: &Op, cells: &[Cell]) -> bool {
         shape.kind == kind_of(op)
             && (shape.tbl == op.tbl || matches!(op.kind, Kind::Opaque { .. }))
             && shape.columns.len() == cells.len()
-            && (self.columns[shape.columns.clone()].iter().zip(cells))
-                .all(|(&s, cell)| self.streams[s as usize].name == cell.col)
+            && self.columns[shape.columns.clone()].iter().zip(cells).all(|(c, cell)| c.name == cell.col)
     }
 
     fn shape(&mut self, op: &Op, cells: &[Cell]) -> Result<u32> {
         if self.shapes.len() <= SEARCHED {
-            if let Some(shape) = (0..self.shapes.len() as u32).find(|&shape| self.looks(shape, op, cells)) {
-                return Ok(shape);
+            if let Some(shape) = self.shapes.iter().position(|shape| self.looks(shape, op, cells)) {
+                return Ok(shape as u32);
             }
             return self.declare(op, cells);
         }
@@ -199,7 +219,7 @@ impl Plan {
         }
         let mut candidate = self.by_look.get(&look(op, cells)).copied();
         while let Some(shape) = candidate {
-            if self.looks(shape, op, cells) {
+            if self.looks(&self.shapes[shape as usize], op, cells) {
                 return Ok(shape);
             }
             candidate = self.shapes[shape as usize].before;
@@ -220,8 +240,8 @@ impl Plan {
         put_varint(&mut self.bytes, kind);
         let from = self.columns.len();
         let next = self.shapes.len() as u32;
-        let mut shape =
-            PlanShape { kind, tbl: op.tbl, row: 0, columns: from..from, look: look(op, cells), before: None, next };
+        let look = look(op, cells);
+        let mut shape = PlanShape { kind, tbl: op.tbl, row: 0, columns: from..from, ops: 0, look, before: None, next };
         match op.kind {
             Kind::Opaque { kind: kind::INSERT | kind::UPDATE | kind::DELETE, .. } => {
                 let what = format!("kind {kind} is a row operation and cannot be opaque");
@@ -237,7 +257,7 @@ impl Plan {
         }
         for cell in cells {
             let stream = self.stream(op.tbl, Some(cell.col))?;
-            self.columns.push(stream);
+            self.columns.push(PlanColumn { name: cell.col, stream });
         }
         shape.columns = from..self.columns.len();
         Ok(shape)
@@ -263,7 +283,7 @@ impl Plan {
             }
         }
         let number = self.streams.len() as u32;
-        alloc::push(&mut self.streams, PlanStream { name, len: 0 })?;
+        alloc::push(&mut self.streams, PlanStream { len: 0 })?;
         self.stream_numbers.add((tbl, col))?;
         Ok(number)
     }
@@ -306,7 +326,7 @@ pub(crate) struct Shape {
 impl Shape {
     /// Is it one of an operation on a row?
     pub fn is_row(&self) -> bool {
-        matches!(self.kind, kind::INSERT | kind::UPDATE | kind::DELETE)
+        is_row(self.kind)
     }
 }
 
@@ -357,7 +377,7 @@ impl Shapes {
         let kind = input.varint()?;
         let from = self.columns.len();
         let mut rows = 0;
-        if matches!(kind, kind::INSERT | kind::UPDATE | kind::DELETE) {
+        if is_row(kind) {
             rows = self.stream(input, next, names, None, budget)?;
             let cells = match kind {
                 kind::INSERT => input.size()?,
@@ -448,7 +468,7 @@ impl Shapes {
             self.shapes[shape as usize].ops += n;
         }
         for shape in &self.shapes {
-            if !matches!(shape.kind, kind::INSERT | kind::UPDATE | kind::DELETE) {
+            if !shape.is_row() {
                 continue;
             }
             let columns = &self.columns[shape.columns.clone()];

@@ -2,7 +2,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ops::{EventRef, OpRef, Origin};
+use crate::ops::{EventRef, Given, Moment, Number, OpRef, Origin};
 use crate::{EventId, ValueRef};
 
 /// An operation that owns what it holds.
@@ -109,6 +109,22 @@ pub(crate) fn cell() -> impl Strategy<Value = Cell> {
     ]
 }
 
+/// A column some of whose values are numbers, mostly of one form.
+fn given_column() -> impl Strategy<Value = Vec<Given<'static>>> {
+    let micros = prop_oneof![any::<i64>(), (-900_000..900_000i64).prop_map(|seconds| seconds * 1_000_000)];
+    let moments = (prop_oneof![9 => Just(Moment::WithZone), 1 => Just(Moment::WithoutZone)], micros)
+        .prop_map(|(kind, n)| moment(kind, n));
+    let dates = (-999_999..9_999_999i64).prop_map(|n| moment(Moment::Date, n));
+    let decimals = (prop_oneof![9 => Just(2u8), 1 => 0..=18u8], prop_oneof![any::<i64>(), -999..999i64])
+        .prop_map(|(scale, n)| Some(Number::Decimal(n, scale)));
+    let other = || prop_oneof![Just(ValueRef::Null), Just(ValueRef::Text("NaN")), Just(ValueRef::Int(7))];
+    let column = |numbers: BoxedStrategy<Option<Number>>| {
+        let number = numbers.prop_map(|n| n.map_or(Given::Value(ValueRef::Text("infinity")), Given::Number));
+        vec(prop_oneof![30 => number, 1 => other().prop_map(Given::Value)], 1..20)
+    };
+    prop_oneof![column(moments.boxed()), column(dates.boxed()), column(decimals.boxed())]
+}
+
 fn why() -> impl Strategy<Value = Why> {
     let event = || {
         ("[a-c]", 0..100u64, proptest::option::of(0..100u64))
@@ -208,6 +224,21 @@ proptest! {
         at_once.extend(&buf, ends[0]..ends[1]).unwrap();
         buf.range(ends[0]..ends[1]).for_each(|op| one_by_one.push(op).unwrap());
         assert_equal(&at_once, &one_by_one);
+    }
+
+    #[test]
+    fn numbers_are_encoded_as_the_texts_they_say(columns in vec(given_column(), 1..4)) {
+        let (mut kept, mut spelled) = (OpBuf::new(), OpBuf::new());
+        for buf in [&mut kept, &mut spelled] {
+            let tbl = buf.sym("t");
+            for (nth, column) in columns.iter().enumerate() {
+                let col = buf.sym(&format!("c{nth}"));
+                column.iter().for_each(|g| buf.update(tbl, "1", col, *g, Origin::Explicit).unwrap());
+            }
+        }
+        spell_out(&mut spelled).unwrap();
+        let all = 0..kept.len();
+        prop_assert_eq!(encode(&kept, all.clone()).unwrap(), encode(&spelled, all).unwrap());
     }
 
     #[test]

@@ -84,9 +84,14 @@ fn numbers(texts: &[&str], number: impl Fn(&str) -> Option<i64>) -> Result<Optio
 fn decimals(out: &mut Vec<u8>, texts: &[&str]) -> Result<Option<u8>> {
     let Some(scale) = forms::scale(texts[0]) else { return Ok(None) };
     let Some(found) = numbers(texts, |t| crate::scan::decimal(t, scale))? else { return Ok(None) };
+    put_decimals(out, scale, &found).map(Some)
+}
+
+/// Appends decimals of this scale and returns the mode.
+pub(crate) fn put_decimals(out: &mut Vec<u8>, scale: u8, found: &[i64]) -> Result<u8> {
     alloc::push(out, scale)?;
-    ints::put(out, &found)?;
-    Ok(Some(DECIMALS))
+    ints::put(out, found)?;
+    Ok(DECIMALS)
 }
 
 fn uuids(out: &mut Vec<u8>, texts: &[&str]) -> Result<Option<u8>> {
@@ -101,13 +106,18 @@ fn uuids(out: &mut Vec<u8>, texts: &[&str]) -> Result<Option<u8>> {
 fn times(out: &mut Vec<u8>, texts: &[&str]) -> Result<Option<u8>> {
     for form in Time::candidates(texts[0]) {
         if let Some(mut found) = numbers(texts, |t| form.parse(t))? {
-            let form = form.coarsen(&mut found);
-            alloc::push(out, form.to_byte())?;
-            ints::put(out, &found)?;
-            return Ok(Some(TIMES));
+            return put_times(out, form, &mut found).map(Some);
         }
     }
     Ok(None)
+}
+
+/// Appends times, which are coarsened, and returns the mode.
+pub(crate) fn put_times(out: &mut Vec<u8>, form: Time, found: &mut [i64]) -> Result<u8> {
+    let form = form.coarsen(found);
+    alloc::push(out, form.to_byte())?;
+    ints::put(out, found)?;
+    Ok(TIMES)
 }
 
 /// The different texts and which of them each is, when that is shorter.

@@ -1,6 +1,7 @@
 //! Dates and timestamps as PostgreSQL and JavaScript write them, as numbers and back.
 
 use super::forms::Scratch;
+use crate::ops::{Moment, Number};
 
 const DAY: i64 = 86_400_000_000;
 const ZONES: [&str; 4] = ["", "+00", "Z", "+00:00"];
@@ -25,28 +26,17 @@ pub(crate) struct Time {
     unit: u8,
 }
 
-/// What kind of moment a number counts to from 2000-01-01.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// In days.
-    Date,
-    /// In microseconds; no zone is written.
-    WithoutZone,
-    /// In microseconds, in UTC, which is written as `+00`.
-    WithZone,
+/// The moment of a number, if it lies in the years 1 to 9999: others are not written as [`Time`] reads them.
+pub fn moment(kind: Moment, n: i64) -> Option<Number> {
+    let day = if kind == Moment::Date { n } else { n.div_euclid(DAY) };
+    (FIRST_DAY..=LAST_DAY).contains(&day).then_some(Number::Moment(kind, n))
 }
 
 /// Appends a moment as PostgreSQL writes it in the ISO style under UTC; `false`, and nothing, if it lies outside of the
 /// years 1 to 9999.
 pub fn write_moment(kind: Moment, n: i64, out: &mut String) -> bool {
-    let form = Time {
-        t: false,
-        zone: (kind == Moment::WithZone) as u8,
-        fraction: TRIMMED,
-        unit: if kind == Moment::Date { DAYS } else { MICROS },
-    };
     let mut scratch = Scratch::new();
-    let within = scratch.time(form, n);
+    let within = scratch.time(Time::of(kind), n);
     if within {
         out.push_str(scratch.text());
     }
@@ -54,6 +44,12 @@ pub fn write_moment(kind: Moment, n: i64, out: &mut String) -> bool {
 }
 
 impl Time {
+    /// How PostgreSQL writes moments of a kind.
+    pub fn of(kind: Moment) -> Self {
+        let unit = if kind == Moment::Date { DAYS } else { MICROS };
+        Time { t: false, zone: (kind == Moment::WithZone) as u8, fraction: TRIMMED, unit }
+    }
+
     /// As one byte of the format.
     pub fn to_byte(self) -> u8 {
         self.t as u8 | self.zone << 1 | self.fraction << 3 | self.unit << 5
@@ -186,9 +182,11 @@ const fn march_days(year: u64, month: u64, date: u64) -> i64 {
 }
 
 const EPOCH: i64 = march_days(2000, 1, 1);
+const FIRST_DAY: i64 = day_number(1, 1, 1);
+const LAST_DAY: i64 = day_number(9999, 12, 31);
 
 /// Days since 2000-01-01 of a date from year 1 on.
-fn day_number(year: u64, month: u64, date: u64) -> i64 {
+const fn day_number(year: u64, month: u64, date: u64) -> i64 {
     march_days(year, month, date) - EPOCH
 }
 
@@ -216,7 +214,7 @@ impl Scratch {
                 (micros.div_euclid(DAY), micros.rem_euclid(DAY) as u64)
             }
         };
-        if !(day_number(1, 1, 1)..=day_number(9999, 12, 31)).contains(&day) {
+        if !(FIRST_DAY..=LAST_DAY).contains(&day) {
             return false;
         }
         let (year, month, date) = civil(day);

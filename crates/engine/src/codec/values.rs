@@ -18,11 +18,12 @@ use super::forms::Scratch;
 use super::ints::{self, Ints};
 use super::rows::Ids;
 use super::texts::{self, Texts};
+use super::times::Time;
 use super::types::{self, Types};
 use crate::alloc;
 use crate::error::{Error, Result};
 use crate::limits::{Budget, Limits, within};
-use crate::ops::{OpBuf, Stored};
+use crate::ops::{Number, OpBuf, Stored};
 use crate::value::ValueRef;
 
 pub(crate) const NULL: u8 = 0;
@@ -44,7 +45,7 @@ fn type_of(value: &Stored) -> u8 {
         Stored::Bool(_) => BOOL,
         Stored::Int(_) => INT,
         Stored::Float(_) => FLOAT,
-        Stored::Text(_) => TEXT,
+        Stored::Text(_) | Stored::Number(_) => TEXT,
         Stored::Json(_) => JSON,
     }
 }
@@ -54,13 +55,12 @@ pub(crate) fn put(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored]) -> Result<(
     let Some(first) = values.first() else { return Ok(()) };
     let first = type_of(first);
     let at = out.len();
-    if values.iter().all(|v| type_of(v) == first) {
-        alloc::push(out, first)?;
-        let mode = put_typed(out, buf, values, first)?;
+    alloc::push(out, first)?;
+    if let Some(mode) = put_typed(out, buf, values, first)? {
         out[at] |= mode << 3;
         return Ok(());
     }
-    alloc::push(out, MIXED)?;
+    out[at] = MIXED;
     let mut of_each = Vec::new();
     alloc::reserve(&mut of_each, values.len())?;
     of_each.extend(values.iter().map(type_of));
@@ -72,51 +72,124 @@ pub(crate) fn put(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored]) -> Result<(
         }
         if !some.is_empty() {
             let mut bytes = vec![0];
-            bytes[0] = put_typed(&mut bytes, buf, &some, wanted)?;
+            bytes[0] = put_typed(&mut bytes, buf, &some, wanted)?.expect("of one type");
             put_bytes(out, &bytes)?;
         }
     }
     Ok(())
 }
 
-/// Appends values of one type and returns the mode.
-fn put_typed(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored], of: u8) -> Result<u8> {
+/// Appends values of one type and returns the mode; `None`, and nothing, if they are of several.
+fn put_typed(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored], of: u8) -> Result<Option<u8>> {
     // One value alone, as in a transaction of one row, needs no memory to be gathered in.
     match values {
-        [Stored::Int(n)] => return ints::put_payload(out, &[*n]),
-        [Stored::Text(s) | Stored::Json(s)] => return texts::put(out, &[buf.text(*s)]),
+        [Stored::Int(n)] => return ints::put_payload(out, &[*n]).map(Some),
+        [Stored::Text(s) | Stored::Json(s)] => return texts::put(out, &[buf.text(*s)]).map(Some),
         _ => {}
     }
     match of {
-        NULL => Ok(0),
-        BOOL => put_bools(out, values),
+        NULL => Ok(values.iter().all(|v| type_of(v) == NULL).then_some(0)),
+        BOOL => {
+            let bits = pick(values, |v| if let Stored::Bool(b) = v { Some(*b) } else { None })?;
+            bits.map(|bits| put_bools(out, &bits)).transpose()
+        }
         INT => {
             let ints = pick(values, |v| if let Stored::Int(n) = v { Some(*n) } else { None })?;
-            ints::put_payload(out, &ints)
+            ints.map(|ints| ints::put_payload(out, &ints)).transpose()
         }
         FLOAT => {
             let floats = pick(values, |v| if let Stored::Float(f) = v { Some(*f) } else { None })?;
-            put_floats(out, &floats)
+            floats.map(|floats| put_floats(out, &floats)).transpose()
+        }
+        JSON => {
+            let texts = pick(values, |v| if let Stored::Json(s) = v { Some(buf.text(*s)) } else { None })?;
+            texts.map(|texts| texts::put(out, &texts)).transpose()
         }
         _ => {
-            let texts = pick(values, |v| match v {
-                Stored::Text(s) | Stored::Json(s) => Some(buf.text(*s)),
-                _ => None,
-            })?;
-            texts::put(out, &texts)
+            if let Some(mode) = put_numbers(out, values)? {
+                return Ok(Some(mode));
+            }
+            let texts = pick(values, |v| if let Stored::Text(s) = v { Some(buf.text(*s)) } else { None })?;
+            match texts {
+                Some(texts) => texts::put(out, &texts).map(Some),
+                None if values.iter().all(|v| type_of(v) == TEXT) => put_spelled(out, buf, values).map(Some),
+                None => Ok(None),
+            }
         }
     }
 }
 
-fn pick<'v, T>(values: &'v [Stored], one: impl Fn(&'v Stored) -> Option<T>) -> Result<Vec<T>> {
+/// What `one` says of each value, unless it says nothing of one.
+fn pick<'v, T>(values: &'v [Stored], one: impl Fn(&'v Stored) -> Option<T>) -> Result<Option<Vec<T>>> {
     let mut picked = Vec::new();
     alloc::reserve(&mut picked, values.len())?;
-    picked.extend(values.iter().filter_map(one));
-    Ok(picked)
+    picked.extend(values.iter().map_while(one));
+    Ok((picked.len() == values.len()).then_some(picked))
 }
 
-fn put_bools(out: &mut Vec<u8>, values: &[Stored]) -> Result<u8> {
-    let bits = pick(values, |v| if let Stored::Bool(b) = v { Some(*b) } else { None })?;
+/// Appends numbers that are all of one form, as [`texts::put`] would find them to be, and returns the mode.
+fn put_numbers(out: &mut Vec<u8>, values: &[Stored]) -> Result<Option<u8>> {
+    match values[0] {
+        Stored::Number(Number::Moment(kind, _)) => {
+            let moments = pick(values, |v| match v {
+                Stored::Number(Number::Moment(k, n)) if *k == kind => Some(*n),
+                _ => None,
+            })?;
+            moments.map(|mut moments| texts::put_times(out, Time::of(kind), &mut moments)).transpose()
+        }
+        Stored::Number(Number::Decimal(_, scale)) => {
+            let decimals = pick(values, |v| match v {
+                Stored::Number(Number::Decimal(n, s)) if *s == scale => Some(*n),
+                _ => None,
+            })?;
+            decimals.map(|decimals| texts::put_decimals(out, scale, &decimals)).transpose()
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Appends texts some of which are numbers, and returns the mode.
+fn put_spelled(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored]) -> Result<u8> {
+    let (mut all, mut ends) = (String::new(), Vec::new());
+    alloc::reserve(&mut ends, values.len())?;
+    for v in values {
+        match v {
+            Stored::Number(n) => spell(*n, &mut all)?,
+            Stored::Text(s) => alloc::push_str(&mut all, buf.text(*s))?,
+            _ => continue,
+        }
+        ends.push(all.len());
+    }
+    let mut texts = Vec::new();
+    alloc::reserve(&mut texts, ends.len())?;
+    let mut from = 0;
+    for to in ends {
+        texts.push(&all[from..to]);
+        from = to;
+    }
+    texts::put(out, &texts)
+}
+
+/// Appends the text of a number.
+fn spell(number: Number, out: &mut String) -> Result<()> {
+    let mut scratch = Scratch::new();
+    match number {
+        Number::Moment(kind, n) => {
+            let within = scratch.time(Time::of(kind), n);
+            debug_assert!(within, "a moment outside of the years 1 to 9999");
+        }
+        Number::Decimal(n, scale) => scratch.decimal(n, scale),
+    }
+    alloc::push_str(out, scratch.text())
+}
+
+/// Writes out the texts that a buffer keeps as numbers, so that they can be read. No mark that was taken before may be
+/// truncated to after. Errors: [`Error::OutOfMemory`], [`Error::TooLarge`] past 4 GiB of text.
+pub fn spell_out(buf: &mut OpBuf) -> Result<()> {
+    buf.spell(spell)
+}
+
+fn put_bools(out: &mut Vec<u8>, bits: &[bool]) -> Result<u8> {
     if bits.iter().all(|&b| b == bits[0]) {
         return Ok(bits[0] as u8);
     }
