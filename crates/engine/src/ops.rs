@@ -223,9 +223,26 @@ pub(crate) struct Cell {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     Insert,
-    Update { origin: OriginSlot },
+    Update {
+        origin: OriginSlot,
+    },
     Delete,
-    Opaque { kind: u64, span: u64 },
+    /// How many counters it takes stands before its payload.
+    Opaque(Halves),
+}
+
+/// A number that needs no more than four bytes' alignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Halves(u32, u32);
+
+impl Halves {
+    fn new(n: u64) -> Self {
+        Halves(n as u32, (n >> 32) as u32)
+    }
+
+    pub fn get(self) -> u64 {
+        u64::from(self.0) | u64::from(self.1) << 32
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,11 +256,18 @@ pub(crate) enum OriginSlot {
 pub(crate) struct Op {
     pub kind: Kind,
     pub tbl: Sym,
-    /// Row id in `text`; the payload in `bytes` when opaque.
+    /// Row id in `text`; when opaque, span and payload in `bytes`.
     pub row: Span,
     cells_from: u32,
     cells_to: u32,
 }
+
+// A large push is as many of them.
+const _: () = assert!(size_of::<Op>() == 32);
+
+/// A text in a buffer that the next one of its column may be equal to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said(Option<Span>);
 
 /// A place in an [`OpBuf`] to truncate back to; the default is the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -388,9 +412,25 @@ impl OpBuf {
         self.push_cell(col, value.into())
     }
 
+    /// The same in a decoded column: a text that is the one before again is kept once.
+    pub(crate) fn cell_again(&mut self, col: Sym, value: ValueRef<'_>, said: &mut Said) -> Result<()> {
+        let ValueRef::Text(text) = value else { return self.cell(col, value) };
+        let span = match said.0 {
+            Some(span) if self.bytes_of(span) == text.as_bytes() => span,
+            _ => self.span(text)?,
+        };
+        said.0 = Some(span);
+        self.push_stored(col, Stored::Text(span))
+    }
+
     #[inline]
     fn push_cell(&mut self, col: Sym, value: Given<'_>) -> Result<()> {
         let value = self.store(value)?;
+        self.push_stored(col, value)
+    }
+
+    #[inline]
+    fn push_stored(&mut self, col: Sym, value: Stored) -> Result<()> {
         alloc::push(&mut self.cells, Cell { col, value })?;
         self.ops.last_mut().expect("a cell follows its operation").cells_to += 1;
         Ok(())
@@ -441,9 +481,17 @@ impl OpBuf {
     /// Appends an operation that is kept but not applied; it takes `span` counters.
     pub fn opaque(&mut self, kind: u64, span: u64, payload: &[u8]) -> Result<()> {
         let from = offset(self.bytes.len())?;
+        alloc::extend(&mut self.bytes, &span.to_le_bytes())?;
         alloc::extend(&mut self.bytes, payload)?;
         let row = Span { from, to: offset(self.bytes.len())? };
-        self.without_cells(Kind::Opaque { kind, span }, Sym(0), row)
+        self.without_cells(Kind::Opaque(Halves::new(kind)), Sym(0), row)
+    }
+
+    /// Span and payload of an opaque operation.
+    pub(crate) fn stored_opaque(&self, op: &Op) -> (u64, &[u8]) {
+        let bytes = &self.bytes[op.row.from as usize..op.row.to as usize];
+        let (span, payload) = bytes.split_first_chunk().expect("a span was put there");
+        (u64::from_le_bytes(*span), payload)
     }
 
     /// Appends a copy of an operation of any buffer.
@@ -479,8 +527,9 @@ impl OpBuf {
                 None => buf.intern(from.name(sym)).inspect(|&new| syms[sym.0 as usize] = Some(new)),
             };
             let kind = match op.kind {
-                Kind::Opaque { kind, span } => {
-                    self.opaque(kind, span, &from.bytes[op.row.from as usize..op.row.to as usize])?;
+                Kind::Opaque(kind) => {
+                    let (span, payload) = from.stored_opaque(op);
+                    self.opaque(kind.get(), span, payload)?;
                     continue;
                 }
                 Kind::Update { origin } => Kind::Update { origin: self.copy_origin(from, origin)? },
@@ -536,8 +585,9 @@ impl OpBuf {
                 }
             }
             Kind::Delete => OpRef::Delete { tbl: self.name(op.tbl), row: text(op.row) },
-            Kind::Opaque { kind, span } => {
-                OpRef::Opaque { kind, span, payload: &self.bytes[op.row.from as usize..op.row.to as usize] }
+            Kind::Opaque(kind) => {
+                let (span, payload) = self.stored_opaque(op);
+                OpRef::Opaque { kind: kind.get(), span, payload }
             }
         }
     }
@@ -550,13 +600,14 @@ impl OpBuf {
     /// Table and row id of the operation at `index`: [`OpRef::row_key`].
     pub fn row_key(&self, index: usize) -> Option<(&str, &str)> {
         let op = &self.ops[index];
-        (!matches!(op.kind, Kind::Opaque { .. })).then(|| (self.name(op.tbl), self.text(op.row)))
+        (!matches!(op.kind, Kind::Opaque(_))).then(|| (self.name(op.tbl), self.text(op.row)))
     }
 
     /// How many counters the operation at `index` takes: [`OpRef::span`].
     pub fn span_of(&self, index: usize) -> u64 {
-        match self.ops[index].kind {
-            Kind::Opaque { span, .. } => span,
+        let op = &self.ops[index];
+        match op.kind {
+            Kind::Opaque(_) => self.stored_opaque(op).0,
             _ => 1,
         }
     }
@@ -574,7 +625,7 @@ impl OpBuf {
     /// Is the operation at `index` on the row of the one before it? False may also mean that one row's id is kept twice.
     pub fn shares_row(&self, index: usize) -> bool {
         let [before, op] = [&self.ops[index - 1], &self.ops[index]];
-        let on_row = |op: &Op| !matches!(op.kind, Kind::Opaque { .. });
+        let on_row = |op: &Op| !matches!(op.kind, Kind::Opaque(_));
         (before.tbl, before.row) == (op.tbl, op.row) && on_row(before) && on_row(op)
     }
 
@@ -632,7 +683,7 @@ impl OpBuf {
     /// Keeps a row's id; once for what happens to the row in turn.
     fn row(&mut self, row: &str) -> Result<Span> {
         match self.ops.last() {
-            Some(last) if !matches!(last.kind, Kind::Opaque { .. }) && self.bytes_of(last.row) == row.as_bytes() => {
+            Some(last) if !matches!(last.kind, Kind::Opaque(_)) && self.bytes_of(last.row) == row.as_bytes() => {
                 Ok(last.row)
             }
             _ => self.span(row),

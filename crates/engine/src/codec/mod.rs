@@ -188,11 +188,12 @@ pub fn spans(bytes: &[u8]) -> Result<u64> {
 fn put_opaque(out: &mut Vec<u8>, buf: &OpBuf, range: Range<usize>) -> Result<u64> {
     let mut spans = 0u64;
     for i in range {
-        let Kind::Opaque { span, .. } = buf.stored_op(i).kind else {
+        let op = buf.stored_op(i);
+        if !matches!(op.kind, Kind::Opaque(_)) {
             spans = spans.saturating_add(1);
             continue;
-        };
-        let crate::OpRef::Opaque { payload, .. } = buf.get(i) else { continue };
+        }
+        let (span, payload) = buf.stored_opaque(op);
         alloc::reserve(out, 10)?;
         put_varint(out, span);
         put_bytes(out, payload)?;

@@ -14,7 +14,7 @@ use crate::EventId;
 use crate::alloc;
 use crate::error::Result;
 use crate::limits::{Budget, Limits, within};
-use crate::ops::{OpBuf, Origin, Sym, kind};
+use crate::ops::{OpBuf, Origin, Said, Sym, kind};
 
 /// Appends all operations of a blob and returns which they are; on an error nothing stays appended (names stay
 /// interned). Errors: [`crate::Error::Malformed`], [`crate::Error::TooLarge`], [`crate::Error::Unsupported`], [`crate::Error::NulCharacter`],
@@ -91,6 +91,8 @@ struct Reader<'a> {
     streams: Vec<Lazy<'a>>,
     /// How many values of each stream to pass over before the next.
     behind: Vec<usize>,
+    /// The last text of each stream.
+    said: Vec<Said>,
     origins: Option<Origins<'a>>,
     opaque: Input<'a>,
 }
@@ -121,7 +123,8 @@ impl<'a> Reader<'a> {
             bytes => Some(Origins::read(bytes, shapes.of_kind(kind::UPDATE), budget)?),
         };
         let behind = alloc::filled(0, streams.len())?;
-        Ok(Reader { names, shapes, streams, behind, origins, opaque: Input::new(sections.get(tag::OPAQUE)) })
+        let said = alloc::filled(Said::default(), streams.len())?;
+        Ok(Reader { names, shapes, streams, behind, said, origins, opaque: Input::new(sections.get(tag::OPAQUE)) })
     }
 
     /// The positions of the operations on wanted rows.
@@ -218,7 +221,7 @@ impl<'a> Reader<'a> {
                 into.insert(tbl, row)?;
                 for &c in shapes.columns(shape) {
                     let values = column(&mut self.streams, &mut self.behind, shapes, c)?;
-                    into.cell(sym(c), values.next(scratch, budget)?)?;
+                    into.cell_again(sym(c), values.next(scratch, budget)?, &mut self.said[c as usize])?;
                 }
             }
             kind::UPDATE => {

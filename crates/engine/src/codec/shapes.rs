@@ -70,7 +70,7 @@ fn kind_of(op: &Op) -> u64 {
         Kind::Insert => kind::INSERT,
         Kind::Update { .. } => kind::UPDATE,
         Kind::Delete => kind::DELETE,
-        Kind::Opaque { kind, .. } => kind,
+        Kind::Opaque(kind) => kind.get(),
     }
 }
 
@@ -200,7 +200,7 @@ impl Plan {
     #[inline]
     fn looks(&self, shape: &PlanShape, op: &Op, cells: &[Cell]) -> bool {
         shape.kind == kind_of(op)
-            && (shape.tbl == op.tbl || matches!(op.kind, Kind::Opaque { .. }))
+            && (shape.tbl == op.tbl || matches!(op.kind, Kind::Opaque(_)))
             && shape.columns.len() == cells.len()
             && self.columns[shape.columns.clone()].iter().zip(cells).all(|(c, cell)| c.name == cell.col)
     }
@@ -243,11 +243,11 @@ impl Plan {
         let look = look(op, cells);
         let mut shape = PlanShape { kind, tbl: op.tbl, row: 0, columns: from..from, ops: 0, look, before: None, next };
         match op.kind {
-            Kind::Opaque { kind: kind::INSERT | kind::UPDATE | kind::DELETE, .. } => {
+            Kind::Opaque(_) if matches!(kind, kind::INSERT | kind::UPDATE | kind::DELETE) => {
                 let what = format!("kind {kind} is a row operation and cannot be opaque");
                 return Err(Error::Malformed { at: "operation".into(), what });
             }
-            Kind::Opaque { .. } => return Ok(shape),
+            Kind::Opaque(_) => return Ok(shape),
             _ => shape.row = self.stream(op.tbl, None)?,
         }
         alloc::reserve(&mut self.columns, cells.len())?;
