@@ -75,25 +75,8 @@ impl Log {
         Ok(store::run_at(self.doc, peer, counter, Snapshot::Active)?.filter(is_committed))
     }
 
-    /// The last runs of some peers, of those that have one.
     fn tails_of(&self, peers: impl Iterator<Item = i32>) -> Result<Vec<RunHead>> {
-        let names = catalog::names()?;
-        let rel = Relation::open(names.run, Lock::AccessShare);
-        let key_of = |peer| [(1, Cmp::Eq, Field::I64(self.doc)), (2, Cmp::Eq, Field::I32(peer))];
-        let mut scan = IndexScan::new(&rel, names.run_pkey, Snapshot::Active, &key_of(0), true);
-        let mut tails = Vec::new();
-        for peer in peers {
-            scan.again(&key_of(peer));
-            while let Some(row) = scan.next_row() {
-                entry::check_interrupts();
-                let head = store::head_of(&row)?;
-                if is_committed(&head) {
-                    tails.push(head);
-                    break;
-                }
-            }
-        }
-        Ok(tails)
+        store::committed_tails(self.doc, peers, Snapshot::Active)
     }
 
     /// Every peer's last run, by number. Read once: a doc may have thousands of peers.

@@ -247,7 +247,8 @@ pub fn learn(doc: i64) -> Result<()> {
     // The entry exists by now and takes note of commits while we read.
     let lamport = store::max_lamport(doc)?;
     // What this transaction wrote is not for others to build on: it may be rolled back.
-    let tails = store::committed_tails(doc)?;
+    let peers = store::peers(doc, Snapshot::Committed)?;
+    let tails = store::committed_tails(doc, peers.iter().map(|(peer, _)| *peer), Snapshot::Committed)?;
     let events = tails.iter().map(|t| t.counter_end + 1).sum();
     let (heads, complete) = store::committed_heads(doc, &tails, true)?;
     docstate::fill(key, lamport, events, &heads, complete);

@@ -375,8 +375,11 @@ impl<'p> Page<'p> {
     fn first_from(&self, hash: u32) -> usize {
         let at = |i: usize| u32::from_le_bytes(self.hashes[i]);
         let Some(last) = self.hashes.len().checked_sub(1) else { return 0 };
-        if hash <= at(0) || hash > at(last) {
-            return if hash <= at(0) { 0 } else { last + 1 };
+        if hash <= at(0) {
+            return 0;
+        }
+        if hash > at(last) {
+            return last + 1;
         }
         let part = u64::from(hash - at(0)) * last as u64 / u64::from(at(last) - at(0));
         let mut i = part as usize;

@@ -260,7 +260,8 @@ impl<'b> Target<'_, 'b> {
         (0..self.rows.len()).filter(|i| self.rows.key(*i).0 == tbl).collect()
     }
 
-    /// Locks the rows that are there, table by table, in key order.
+    /// Locks the rows that are there, table by table, a portion at a time in key order. Pushes that share rows wait for each
+    /// other before, by stripes.
     fn lock_existing(&self) -> Result<Vec<bool>> {
         let mut exists = vec![false; self.rows.len()];
         let mut names: Vec<&&str> = self.places.keys().collect();

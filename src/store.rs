@@ -260,24 +260,25 @@ pub fn peers(doc: i64, snapshot: Snapshot) -> Result<Vec<(i32, String)>> {
     Ok(found)
 }
 
-/// Every peer's last run that is committed: not one of our own transaction, which may be rolled back.
-pub fn committed_tails(doc: i64) -> Result<Vec<RunHead>> {
+/// The last committed runs of some peers, of those that have one: not of our own transaction, which may be rolled back.
+pub fn committed_tails(doc: i64, peers: impl Iterator<Item = i32>, snapshot: Snapshot) -> Result<Vec<RunHead>> {
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::AccessShare);
-    let mut found = Vec::new();
-    for (peer, _) in peers(doc, Snapshot::Committed)? {
-        let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer))];
-        let mut scan = IndexScan::new(&rel, names.run_pkey, Snapshot::Committed, &keys, true);
+    let key_of = |peer| [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer))];
+    let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &key_of(0), true);
+    let mut tails = Vec::new();
+    for peer in peers {
+        scan.again(&key_of(peer));
         while let Some(row) = scan.next_row() {
             entry::check_interrupts();
             let head = head_of(&row)?;
             if !xact::is_own(head.txn, head.xmin) {
-                found.push(head);
+                tails.push(head);
                 break;
             }
         }
     }
-    Ok(found)
+    Ok(tails)
 }
 
 /// The heads among committed tails: those no committed run depends on. Reads runs from the newest lamport down until all are decided.
