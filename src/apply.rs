@@ -287,7 +287,8 @@ impl Statement {
     fn from(&self) -> String {
         let mut names = self.keys.names();
         names.extend((0..self.columns.len()).map(|i| format!("c{i}")));
-        format!("{} AS k({})", rows_from(&self.arrays), names.join(", "))
+        let each = self.arrays.iter().zip(&names).map(|(array, name)| format!("pg_catalog.unnest({array}) AS {name}"));
+        format!("(SELECT {}) AS k", each.collect::<Vec<_>>().join(", "))
     }
 
     fn matches(&self) -> String {

@@ -27,7 +27,7 @@ pub struct Log {
     /// The doc.
     pub doc: i64,
     names: BTreeMap<i32, String>,
-    numbers: FxHashMap<String, i32>,
+    numbers: BTreeMap<String, i32>,
     tails: OnceCell<Vec<RunHead>>,
 }
 

@@ -9,7 +9,6 @@ use crdt_engine::oplog::Rows;
 use crdt_engine::ops::{EventRef, OpBuf};
 use crdt_engine::value::same;
 use crdt_engine::{OpRef, Origin, ValueRef};
-use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::apply::{Action, RowChange, TableChange};
 use crate::catalog::Table;
@@ -35,27 +34,31 @@ pub fn derive(
     captured: Captured,
 ) -> Result<Vec<(i64, OpBuf)>> {
     let mut work = Deriving { doc, rows, merges, out: OpBuf::new(), pending: Vec::new() };
-    let meant = meant(changes);
-    let mut seen: FxHashMap<(&str, &str), Seen<'_>> = FxHashMap::default();
+    let meant: Vec<Vec<usize>> = changes.iter().map(|change| places(rows, change)).collect();
+    let mut seen: Vec<Option<Seen<'_>>> = Vec::new();
+    seen.resize_with(rows.len(), || None);
+    meant.iter().flatten().for_each(|at| seen[*at] = Some(Seen::default()));
     let mut others = Vec::new();
+    let mut next = 0;
     for (other, ops) in &captured {
         let mut hub = OpBuf::new();
         for op in ops.iter() {
-            match op.row_key() {
-                Some(key) if *other == doc && meant.contains(&key) => note(seen.entry(key).or_default(), op),
-                _ => hub.push(op)?,
+            let found = op.row_key().filter(|_| *other == doc).and_then(|key| rows.find_near(next, key));
+            match found.and_then(|at| Some((at, seen[at].as_mut()?))) {
+                Some((at, seen)) => {
+                    note(seen, op);
+                    next = at + 1;
+                }
+                None => hub.push(op)?,
             }
         }
         others.push((*other, hub));
     }
-    let index: FxHashMap<(&str, &str), usize> = rows.keys().enumerate().map(|(i, key)| (key, i)).collect();
-    let unseen = Seen::default();
-    for change in changes {
-        let doubtful = doubtful_rows(change, &seen);
-        let now = rows::read_rows(&change.table, &doubtful)?;
-        for row in &change.rows {
-            let key = (change.table.alias.as_str(), row.row);
-            work.row(&change.table, row, index[&key], seen.get(&key).unwrap_or(&unseen), now.get(row.row))?;
+    for (change, meant) in changes.iter().zip(&meant) {
+        let seen = || meant.iter().map(|at| seen[*at].as_ref().expect("it was meant"));
+        let now = rows::read_rows(&change.table, &doubtful_rows(change, seen()))?;
+        for ((row, index), seen) in change.rows.iter().zip(meant).zip(seen()) {
+            work.row(&change.table, row, *index, seen, now.get(row.row))?;
         }
     }
     work.defaults()?;
@@ -65,8 +68,15 @@ pub fn derive(
     Ok(out)
 }
 
-fn meant<'c>(changes: &'c [TableChange<'_>]) -> FxHashSet<(&'c str, &'c str)> {
-    changes.iter().flat_map(|c| c.rows.iter().map(|r| (c.table.alias.as_str(), r.row))).collect()
+/// Which rows of the push those of a change are.
+fn places(rows: &Rows<'_>, change: &TableChange<'_>) -> Vec<usize> {
+    let mut next = 0;
+    let place = |row: &RowChange<'_>| {
+        let at = rows.find_near(next, (&change.table.alias, row.row)).expect("a row of the push");
+        next = at + 1;
+        at
+    };
+    change.rows.iter().map(place).collect()
 }
 
 fn note<'c>(seen: &mut Seen<'c>, op: OpRef<'c>) {
@@ -90,20 +100,17 @@ fn note<'c>(seen: &mut Seen<'c>, op: OpRef<'c>) {
 /// Rows of which capture does not tell what they show now: reset ones, inserted ones that were not seen (a trigger gave
 /// them another key, or capture is switched off), and updated ones where a cell that was written was not seen to change
 /// (it was equal before, or a trigger put the old value back).
-fn doubtful_rows<'c>(change: &'c TableChange<'_>, seen: &FxHashMap<(&str, &str), Seen<'_>>) -> Vec<&'c str> {
-    let doubtful = |row: &&RowChange<'_>| match row.action {
+fn doubtful_rows<'c, 's>(change: &'c TableChange<'_>, seen: impl Iterator<Item = &'s Seen<'s>>) -> Vec<&'c str> {
+    let doubtful = |row: &RowChange<'_>, seen: &Seen<'_>| match row.action {
         Action::Reset => true,
-        Action::Insert => seen.get(&(change.table.alias.as_str(), row.row)).is_none_or(|s| s.alive.is_none()),
-        Action::Update => {
-            let seen = seen.get(&(change.table.alias.as_str(), row.row));
-            row.cells.iter().any(|(index, _)| {
-                let name = change.table.columns[*index].name.as_str();
-                !seen.is_some_and(|s| s.alive.is_some() || s.cells.iter().any(|(col, _)| *col == name))
-            })
-        }
-        _ => false,
+        Action::Insert => seen.alive.is_none(),
+        Action::Update => row.cells.iter().any(|(index, _)| {
+            let name = change.table.columns[*index].name.as_str();
+            seen.alive.is_none() && !seen.cells.iter().any(|(col, _)| *col == name)
+        }),
+        Action::Delete => false,
     };
-    change.rows.iter().filter(doubtful).map(|row| row.row).collect()
+    change.rows.iter().zip(seen).filter(|(row, seen)| doubtful(row, seen)).map(|(row, _)| row.row).collect()
 }
 
 struct Deriving<'d, 'b> {

@@ -1,6 +1,6 @@
 //! Events from outside into log and rows: the order of steps is the design's, section 7, and was model-checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crdt_engine::admit::{self, Admitted, Clock, EventView, Known, Part, views};
 use crdt_engine::id::EventId;
@@ -9,7 +9,6 @@ use crdt_engine::oplog::Rows;
 use crdt_engine::ops::OpBuf;
 use crdt_engine::wire::Batch;
 use crdt_engine::{OpRef, codec};
-use rustc_hash::{FxHashMap, FxHashSet};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::buffer;
@@ -71,7 +70,7 @@ pub fn check_transaction(function: &str) -> Result<()> {
 /// The log as admission asks it.
 struct Log {
     doc: i64,
-    peers: FxHashMap<String, Option<i32>>,
+    peers: BTreeMap<String, Option<i32>>,
 }
 
 impl Log {
@@ -145,7 +144,7 @@ pub fn ingest(doc: i64, mut batch: Batch, source: Source, want_ops: bool) -> Res
     if !docstate::known(key, 0).ready {
         flush::learn(doc)?;
     }
-    let mut log = Log { doc, peers: FxHashMap::default() };
+    let mut log = Log { doc, peers: BTreeMap::new() };
     let known = docstate::known(key, 0);
     let clock = Clock { greatest: known.committed_lamport.max(flush::own_lamport(doc)), events: known.events };
     let mut admitted = admit(&mut batch, &mut log, clock)?;
@@ -201,7 +200,7 @@ fn check_peers(doc: i64, batch: &Batch, admitted: &Admitted, source: Source, log
     let is_ours = |peer: &str| peer.starts_with(&base) || peer == hub.peer;
     // Nobody but another start of a server writes under another incarnation: what it wrote cannot meet ours.
     let is_elsewhere = |peer: &str| source == Source::Merge && hub.is_own_peer(peer) && !peer.starts_with(&present);
-    let mut seen = FxHashSet::default();
+    let mut seen = BTreeSet::new();
     for part in &admitted.new {
         let peer = batch.runs[part.run].peer.as_str();
         if !seen.insert(peer) {
@@ -270,7 +269,7 @@ fn lock_peers(doc: i64, batch: &Batch, admitted: &Admitted) -> Result<()> {
 
 /// Has the log moved under the new parts?
 fn moved(log: &mut Log, batch: &Batch, admitted: &Admitted) -> Result<bool> {
-    let mut least: FxHashMap<&str, u64> = FxHashMap::default();
+    let mut least: BTreeMap<&str, u64> = BTreeMap::new();
     for part in &admitted.new {
         let first = least.entry(batch.runs[part.run].peer.as_str()).or_insert(u64::MAX);
         *first = (*first).min(part.counters.start);

@@ -1,6 +1,7 @@
 //! What new events do to rows: the competition is read, the engine decides, rows are written, and what the table made
 //! of it is written down as derived events (design, rules 2.3 and 2.4, section 7 steps 3 to 5).
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -75,8 +76,8 @@ pub fn merge_into_rows(doc: i64, batch: &Batch, admitted: &Admitted, want_ops: b
         .hint("Try again."))
 }
 
-fn find_places<'b>(doc: i64, rows: &Rows<'b>) -> Result<FxHashMap<&'b str, Place>> {
-    let mut places = FxHashMap::default();
+fn find_places<'b>(doc: i64, rows: &Rows<'b>) -> Result<BTreeMap<&'b str, Place>> {
+    let mut places = BTreeMap::new();
     for (tbl, _) in rows.keys() {
         if !places.contains_key(tbl) {
             places.insert(tbl, find_place(doc, tbl)?);
@@ -138,7 +139,7 @@ struct Target<'t, 'b> {
     doc: i64,
     doc_name: Option<String>,
     rows: &'t Rows<'b>,
-    places: &'t FxHashMap<&'b str, Place>,
+    places: &'t BTreeMap<&'b str, Place>,
 }
 
 impl<'b> Target<'_, 'b> {
@@ -264,9 +265,7 @@ impl<'b> Target<'_, 'b> {
     /// other before, by stripes.
     fn lock_existing(&self) -> Result<Vec<bool>> {
         let mut exists = vec![false; self.rows.len()];
-        let mut names: Vec<&&str> = self.places.keys().collect();
-        names.sort_unstable();
-        for tbl in names {
+        for tbl in self.places.keys() {
             for indices in self.rows_in(tbl).chunks(PORTION_ROWS) {
                 let ids: Vec<&str> = indices.iter().map(|i| self.rows.key(*i).1).collect();
                 let found = match &self.places[*tbl] {

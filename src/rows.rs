@@ -1,8 +1,9 @@
 //! Rows of tracked tables as the log knows them: row ids, and rows as a table shows them now.
 
+use std::collections::BTreeMap;
+
 use crdt_engine::ValueRef;
 use crdt_engine::ops::OpBuf;
-use rustc_hash::FxHashMap;
 
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
@@ -79,12 +80,12 @@ impl RowNow {
 }
 
 /// The rows of these ids as the table shows them to its owner, our own writes included.
-pub fn read_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, RowNow>> {
+pub fn read_rows(table: &Table, row_ids: &[&str]) -> Result<BTreeMap<String, RowNow>> {
     relation::in_scratch_memory(|| read_these_rows(table, row_ids))
 }
 
-fn read_these_rows(table: &Table, row_ids: &[&str]) -> Result<FxHashMap<String, RowNow>> {
-    let mut found = FxHashMap::default();
+fn read_these_rows(table: &Table, row_ids: &[&str]) -> Result<BTreeMap<String, RowNow>> {
+    let mut found = BTreeMap::new();
     let keys = crate::apply::KeyArrays::new(table, row_ids.iter().copied())?;
     let sql = format!(
         "SELECT {} FROM {} AS t, {} WHERE {}",

@@ -41,7 +41,8 @@ const BOUND: f64 = 3.0;
 /// A history of `--events` events.
 pub fn run(args: &Args) -> Outcome {
     let (events, seed) = (args.number("events", 100_000), args.number("seed", 1));
-    let cluster = Cluster::start("long", &["shared_buffers=1GB", "max_wal_size=8GB", "checkpoint_timeout=1h", "autovacuum=on"]);
+    let cluster =
+        Cluster::start("long", &["shared_buffers=1GB", "max_wal_size=8GB", "checkpoint_timeout=1h", "autovacuum=on"]);
     let database = cluster.create_database("long");
     let mut client = cluster.connect(&database);
     let begun = Instant::now();
@@ -86,6 +87,7 @@ struct Log {
     rows: u64,
     /// Events that were written or acknowledged.
     events: u64,
+    pushes: usize,
     /// What was pushed.
     ledger: Ledger,
     /// Each pusher's next counter.
@@ -107,7 +109,16 @@ impl Log {
         let sql = format!("SELECT crdt.track('{table}', crdt.create_doc('hub-{table}', '{table}'))");
         let doc: i64 = client.query_one(&sql, &[]).expect("crdt.track").get(0);
         let place = Place::known(doc, "public", Nature::Plain, false);
-        Log { place, table, rng: Rng::new(seed), rows: 0, events: 0, ledger: Ledger::new(), counters: BTreeMap::new() }
+        Log {
+            place,
+            table,
+            rng: Rng::new(seed),
+            rows: 0,
+            events: 0,
+            pushes: 0,
+            ledger: Ledger::new(),
+            counters: BTreeMap::new(),
+        }
     }
 
     /// Until there are so many events.
@@ -138,7 +149,9 @@ impl Log {
         self.events += inserted + singles;
         let pushed = of_hundred(PUSHED);
         for _ in 0..10 {
-            let peer = format!("client-{}", self.rng.below(CLIENTS));
+            // In turns: a short log has as many authors as a long one.
+            let peer = format!("client-{}", self.pushes % CLIENTS);
+            self.pushes += 1;
             let (deps, lamport) = (self.place.frontier(client), self.lamport(client)? + 1);
             let batch = self.changes(&peer, lamport, deps, (pushed / 10).max(1));
             self.push(client, batch)?;

@@ -44,6 +44,15 @@ impl<'a> Scanner<'a> {
 
     #[inline]
     fn expect(&mut self, byte: u8) -> Result<()> {
+        if self.current() == Some(byte) {
+            self.pos += 1;
+            return Ok(());
+        }
+        self.expect_past_blanks(byte)
+    }
+
+    #[inline(never)]
+    fn expect_past_blanks(&mut self, byte: u8) -> Result<()> {
         let found = self.peek()?;
         if found != byte {
             return Err(self.bad(format!("expected '{}'{}", byte as char, self.shown())));
@@ -115,35 +124,30 @@ impl<'a> Scanner<'a> {
         if self.peek()? != b'"' {
             return Err(self.bad(format!("expected a string{}", self.shown())));
         }
-        let from = self.pos + 1;
+        self.pos += 1;
+        let from = self.pos;
         let escaped = self.skip_string()?;
         let inside = &self.text[from..self.pos - 1];
         if escaped { unescape(inside).map(Cow::Owned) } else { Ok(Cow::Borrowed(inside)) }
     }
 
-    /// Passes over a string and checks it; whether it holds escapes.
+    /// Passes over what is left of a string after its first quote and checks it; whether it holds escapes.
     fn skip_string(&mut self) -> Result<bool> {
-        self.expect(b'"')?;
-        let bytes = self.text.as_bytes();
         let mut escaped = false;
         loop {
-            let plain = bytes[self.pos..].iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20);
-            let Some(plain) = plain else {
-                self.pos = bytes.len();
-                return Err(self.bad("a string without end"));
-            };
-            self.pos += plain;
-            match bytes[self.pos] {
-                b'"' => {
+            self.pos += plain(&self.text.as_bytes()[self.pos..]);
+            match self.current() {
+                Some(b'"') => {
                     self.pos += 1;
                     return Ok(escaped);
                 }
-                b'\\' => {
+                Some(b'\\') => {
                     escaped = true;
                     self.skip_escape()?;
                 }
-                0 => return Err(Error::NulCharacter { at: String::new() }),
-                b => return Err(self.bad(format!("control character {b:#04x} in a string"))),
+                Some(0) => return Err(Error::NulCharacter { at: String::new() }),
+                Some(b) => return Err(self.bad(format!("control character {b:#04x} in a string"))),
+                None => return Err(self.bad("a string without end")),
             }
         }
     }
@@ -253,7 +257,10 @@ impl<'a> Scanner<'a> {
                         continue;
                     }
                 }
-                b'"' => self.skip_string().map(|_| ())?,
+                b'"' => {
+                    self.pos += 1;
+                    self.skip_string()?;
+                }
                 b't' => self.literal("true")?,
                 b'f' => self.literal("false")?,
                 b'n' => self.literal("null")?,
@@ -290,10 +297,29 @@ impl<'a> Scanner<'a> {
     }
 
     fn skip_key(&mut self) -> Result<()> {
-        self.peek()?;
+        self.expect(b'"')?;
         self.skip_string()?;
         self.expect(b':')
     }
+}
+
+/// How many bytes in front stand for themselves inside a string: no quote, backslash or control character. Eight at a
+/// time, by a subtraction that borrows from the top bit of each byte that is below a bound.
+fn plain(bytes: &[u8]) -> usize {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    let below = |eight: u64, bound: u64| eight.wrapping_sub(EACH * bound) & !eight & (EACH << 7);
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for (i, eight) in eights.iter().enumerate() {
+        let eight = u64::from_le_bytes(*eight);
+        let is = |byte: u8| below(eight ^ (EACH * u64::from(byte)), 1);
+        let ends = below(eight, 0x20) | is(b'"') | is(b'\\');
+        if ends != 0 {
+            // A borrow may reach further, never to a byte in front of the first one found.
+            return 8 * i + ends.trailing_zeros() as usize / 8;
+        }
+    }
+    let end = rest.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20);
+    8 * eights.len() + end.unwrap_or(rest.len())
 }
 
 /// The containers that are open: a bit each, true for an object.

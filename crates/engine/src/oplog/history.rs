@@ -199,6 +199,12 @@ impl<'a> Rows<'a> {
         None
     }
 
+    /// The same, looked for at `likely` first: rows are mostly asked for in their order.
+    pub fn find_near(&self, likely: usize, key: (&str, &str)) -> Option<usize> {
+        let there = likely < self.len() && self.key(likely) == key;
+        if there { Some(likely) } else { self.find(key) }
+    }
+
     /// The events on the row of this index.
     pub fn events(&self, row: usize) -> &[Candidate<'a>] {
         self.0.events(row)

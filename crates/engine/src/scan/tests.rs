@@ -88,3 +88,21 @@ proptest! {
         prop_assert!(ours.is_ok() == theirs || (theirs && text.contains("\\u")), "{:?} {:?}", text, ours);
     }
 }
+
+proptest! {
+    #[test]
+    fn plain_bytes_end_where_the_first_other_one_is(
+        bytes in proptest::collection::vec(prop_oneof![8 => any::<u8>(), 1 => Just(b'"'), 1 => Just(b'\\'), 4 => Just(b'!')], 0..40),
+    ) {
+        let end = bytes.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20);
+        prop_assert_eq!(plain(&bytes), end.unwrap_or(bytes.len()));
+    }
+
+    #[test]
+    fn plain_bytes_may_be_many(start in 0usize..30, len in 0usize..30, other in any::<u8>()) {
+        let mut bytes = vec![b'a'; start + len + 1];
+        bytes[start] = other;
+        let ends = other == b'"' || other == b'\\' || other < 0x20;
+        prop_assert_eq!(plain(&bytes), if ends { start } else { bytes.len() });
+    }
+}
