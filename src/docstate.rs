@@ -10,7 +10,9 @@ use crate::pg::shmem::{self, Shared};
 /// Slots whose tails are remembered; higher ones ask the log.
 pub const SLOTS: usize = 8;
 /// Heads remembered for a doc; with more, what a write claims to depend on is less than it could be.
-pub const HEADS: usize = 8;
+pub const HEADS: usize = 32;
+/// A doc with more heads than fit is read from the log again after so many events: by then they may be fewer.
+const LEARN_AGAIN: u64 = 1024;
 const SETS: usize = 512;
 const WAYS: usize = 4;
 const ANNOUNCEMENTS: usize = 256;
@@ -60,9 +62,23 @@ struct Entry {
     write_tick: u64,
     max_lamport: u64,
     events: u64,
+    /// How many there were when the log was read.
+    learned: u64,
     tails: [Tail; SLOTS],
     head_count: usize,
     heads: [Head; HEADS],
+}
+
+impl Entry {
+    /// Forgets what the log says: the next write asks it. Who is writing, and the greatest lamport, are not from the log
+    /// alone and stay.
+    fn forget(&mut self) {
+        self.ready = false;
+        self.complete = true;
+        self.events = 0;
+        self.tails = [Tail::default(); SLOTS];
+        self.head_count = 0;
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -149,6 +165,7 @@ impl Block {
                 write_tick: tick,
                 max_lamport: 0,
                 events: 0,
+                learned: 0,
                 tails: [Tail::default(); SLOTS],
                 head_count: 0,
                 heads: [Head::default(); HEADS],
@@ -237,20 +254,16 @@ pub fn fill(key: DocKey, max_lamport: u64, events: u64, heads: &[Head], complete
                 add_head(entry, *head);
             }
         }
+        entry.learned = entry.events;
         entry.ready = true;
     });
 }
 
-/// Forgets what the log says of a doc: the next write asks it. Who is writing, and the greatest lamport, are not from
-/// the log alone and stay.
+/// Forgets what the log says of a doc: the next write asks it.
 pub fn forget(key: DocKey) {
     BLOCK.with(true, |block| {
         if let Some(entry) = block.find(key) {
-            entry.ready = false;
-            entry.complete = true;
-            entry.events = 0;
-            entry.tails = [Tail::default(); SLOTS];
-            entry.head_count = 0;
+            entry.forget();
         }
     });
 }
@@ -305,6 +318,9 @@ pub fn committed(key: DocKey, commit: &Commit<'_>) {
         entry.head_count = kept;
         for head in commit.heads {
             add_head(entry, *head);
+        }
+        if entry.ready && !entry.complete && entry.events >= entry.learned + LEARN_AGAIN {
+            entry.forget();
         }
     });
 }
