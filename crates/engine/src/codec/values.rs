@@ -85,6 +85,10 @@ fn put_typed(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored], of: u8) -> Resul
     match values {
         [Stored::Int(n)] => return ints::put_payload(out, &[*n]).map(Some),
         [Stored::Text(s) | Stored::Json(s)] => return texts::put(out, &[buf.text(*s)]).map(Some),
+        [Stored::Number(Number::Moment(kind, n))] => {
+            return texts::put_times(out, Time::of(*kind), &mut [*n]).map(Some);
+        }
+        [Stored::Number(Number::Decimal(n, scale))] => return texts::put_decimals(out, *scale, &[*n]).map(Some),
         _ => {}
     }
     match of {
