@@ -432,6 +432,7 @@ pub(super) unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::Me
 /// Memory for what is allocated while a row is looked at; emptied every few rows. Rows themselves must be fetched
 /// outside: a slot frees its tuple itself.
 pub struct RowMemory {
+    /// Null before the second row: the only one of a statement does with the caller's memory.
     context: pg_sys::MemoryContext,
     rows: usize,
 }
@@ -440,9 +441,13 @@ pub struct RowMemory {
 const ROWS_A_RESET: usize = 256;
 
 impl RowMemory {
-    /// A fresh context below the current one.
+    /// A fresh context below the current one, made when there is more than one row.
     #[allow(clippy::new_without_default)]
     pub fn new() -> RowMemory {
+        RowMemory { context: std::ptr::null_mut(), rows: 0 }
+    }
+
+    fn made() -> RowMemory {
         // SAFETY: the current context lives at least as long as this statement.
         RowMemory { context: unsafe { memory_context(pg_sys::CurrentMemoryContext) }, rows: 0 }
     }
@@ -456,7 +461,13 @@ impl RowMemory {
                 unsafe { pg_sys::CurrentMemoryContext = self.0 }
             }
         }
+        if self.rows == 1 && self.context.is_null() {
+            *self = RowMemory::made();
+        }
         self.rows += 1;
+        if self.context.is_null() {
+            return body();
+        }
         // SAFETY: ours; nothing allocated for earlier rows is kept.
         let _back = unsafe {
             if self.rows.is_multiple_of(ROWS_A_RESET) {
@@ -472,12 +483,12 @@ impl RowMemory {
 
 /// Runs `body` with memory of its own: what it allocates from PostgreSQL is gone afterwards.
 pub fn in_scratch_memory<R>(body: impl FnOnce() -> R) -> R {
-    RowMemory::new().row(body)
+    RowMemory::made().row(body)
 }
 
 impl Drop for RowMemory {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !self.context.is_null() && !std::thread::panicking() {
             // SAFETY: ours. While an error is on its way PostgreSQL resets contexts itself.
             unsafe { pg_sys::MemoryContextDelete(self.context) }
         }
