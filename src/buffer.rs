@@ -27,7 +27,8 @@ const SPARE_TABLES: usize = 16;
 /// What this transaction has written and not yet logged.
 #[derive(Default)]
 pub struct Buffer {
-    docs: FxHashMap<i64, DocBuffer>,
+    /// Boxed, because they are kept and handed on.
+    docs: FxHashMap<i64, Box<DocBuffer>>,
     /// What statements wrote, for those captured after them.
     pub segments: Segments,
     /// Nothing is logged from here: a push looks at what its statements did.
@@ -35,7 +36,7 @@ pub struct Buffer {
     /// The log's table is locked, so that a lock wait happens in a statement and not at commit.
     locked: bool,
     /// An empty buffer of an earlier transaction: its memory, and the names it has interned.
-    spare: DocBuffer,
+    spare: Option<Box<DocBuffer>>,
     /// Memory for texts, of an earlier statement.
     texts: Texts,
 }
@@ -112,7 +113,7 @@ impl Buffer {
     /// The buffer of a doc, at the savepoint nesting level given.
     fn doc(&mut self, doc: i64, level: i32) -> &mut DocBuffer {
         let spare = &mut self.spare;
-        let buffer = self.docs.entry(doc).or_insert_with(|| std::mem::take(spare));
+        let buffer = self.docs.entry(doc).or_insert_with(|| spare.take().unwrap_or_default());
         buffer.enter(level);
         buffer
     }
@@ -178,15 +179,16 @@ impl DocBuffer {
         self.symbols.swap(0, last);
     }
 
-    /// Empties it for the next transaction; `None` when it is not worth keeping.
-    fn into_spare(mut self) -> Option<DocBuffer> {
-        if self.ops.capacity() >= SPARE_BYTES || self.ops.names() >= SPARE_NAMES || self.symbols.len() >= SPARE_TABLES {
-            return None;
-        }
+    /// Is it small enough to be kept for the next transaction?
+    fn is_small(&self) -> bool {
+        self.ops.capacity() < SPARE_BYTES && self.ops.names() < SPARE_NAMES && self.symbols.len() < SPARE_TABLES
+    }
+
+    /// Empties it; names and symbols stay.
+    fn clear(&mut self) {
         self.ops.clear();
         self.savepoints.clear();
         self.flushed = Mark::default();
-        Some(self)
     }
 
     /// Notes where a savepoint's operations begin, the first time something is done in it.
@@ -283,9 +285,9 @@ pub fn observe<R>(body: impl FnOnce() -> Result<R>) -> Result<(R, FxHashMap<i64,
     let result = body()?;
     let seen = BUFFER.replace(own.0.take());
     let mut captured = FxHashMap::default();
-    for (doc, DocBuffer { mut ops, .. }) in seen.map(|seen| seen.docs).into_iter().flatten() {
-        codec::spell_out(&mut ops)?;
-        captured.insert(doc, ops);
+    for (doc, mut buffer) in seen.map(|seen| seen.docs).into_iter().flatten() {
+        codec::spell_out(&mut buffer.ops)?;
+        captured.insert(doc, buffer.ops);
     }
     Ok((result, captured))
 }
@@ -293,8 +295,9 @@ pub fn observe<R>(body: impl FnOnce() -> Result<R>) -> Result<(R, FxHashMap<i64,
 /// The transaction is over.
 pub fn reset() {
     each(|b| {
-        if let Some(spare) = b.docs.drain().find_map(|(_, doc)| doc.into_spare()) {
-            b.spare = spare;
+        if let Some(mut spare) = b.docs.drain().map(|(_, doc)| doc).find(|doc| doc.is_small()) {
+            spare.clear();
+            b.spare = Some(spare);
         }
         b.segments.clear();
         b.scratch = false;

@@ -6,10 +6,10 @@
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::{self, Datum};
 
-use super::relation::{Field, Relation, memory_context};
+use super::relation::{Field, Relation};
 
 mod raw {
-    use std::ffi::{c_int, c_void};
+    use std::ffi::{c_char, c_int, c_void};
 
     use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -33,7 +33,15 @@ mod raw {
             info: *mut pg_sys::IndexInfo,
         ) -> bool;
         pub fn palloc(bytes: usize) -> *mut c_void;
+        pub fn AllocSetContextCreateInternal(
+            parent: pg_sys::MemoryContext,
+            name: *const c_char,
+            least: usize,
+            first: usize,
+            most: usize,
+        ) -> pg_sys::MemoryContext;
         pub fn MemoryContextReset(context: pg_sys::MemoryContext);
+        pub fn MemoryContextDelete(context: pg_sys::MemoryContext);
     }
 }
 
@@ -82,10 +90,13 @@ impl<'r> Inserter<'r> {
         unsafe {
             let saved = pg_sys::CurrentMemoryContext;
             pg_sys::CurrentMemoryContext = pg_sys::CurTransactionContext;
-            let indexes = if has_extras(raw) { None } else { pg_guard_ffi_boundary(|| open_indexes(raw)) };
+            let (row, indexes) = pg_guard_ffi_boundary(|| {
+                let indexes = if has_extras(raw) { None } else { open_indexes(raw) };
+                (memory_context(pg_sys::CurTransactionContext), indexes)
+            });
             let way = indexes.map_or_else(|| executor(raw), Way::Direct);
             pg_sys::CurrentMemoryContext = saved;
-            Inserter { rel, way, row: memory_context(pg_sys::CurTransactionContext) }
+            Inserter { rel, way, row }
         }
     }
 
@@ -140,6 +151,20 @@ unsafe fn datum(field: Field<'_>) -> Option<Datum> {
         Field::I64(v) => Some(Datum::from(v)),
         Field::Text(v) => Some(varlena(v.as_bytes())),
         Field::Bytes(v) => Some(varlena(v)),
+    }
+}
+
+/// SAFETY: the parent is alive. Raises PostgreSQL's errors, and has no destructors.
+unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext {
+    // SAFETY: the caller's promise.
+    unsafe {
+        raw::AllocSetContextCreateInternal(
+            parent,
+            c"crdt_db row of the log".as_ptr(),
+            pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+            pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        )
     }
 }
 
@@ -291,16 +316,18 @@ impl Drop for Inserter<'_> {
         if !std::thread::panicking() {
             // SAFETY: all made by `new`.
             unsafe {
-                match &self.way {
-                    Way::Direct(indexes) => pg_guard_ffi_boundary(|| close_indexes(indexes)),
-                    Way::Executor { estate, info, slot } => {
-                        pg_sys::ExecDropSingleTupleTableSlot(*slot);
-                        pg_sys::ExecCloseIndices(*info);
-                        pg_sys::FreeExecutorState(*estate);
-                        pg_sys::pfree(info.cast());
-                    }
+                if let Way::Executor { estate, info, slot } = self.way {
+                    pg_sys::ExecDropSingleTupleTableSlot(slot);
+                    pg_sys::ExecCloseIndices(info);
+                    pg_sys::FreeExecutorState(estate);
+                    pg_sys::pfree(info.cast());
                 }
-                pg_sys::MemoryContextDelete(self.row);
+                pg_guard_ffi_boundary(|| {
+                    if let Way::Direct(indexes) = &self.way {
+                        close_indexes(indexes);
+                    }
+                    raw::MemoryContextDelete(self.row);
+                });
             }
         }
     }

@@ -412,12 +412,8 @@ impl Row<'_> {
     }
 }
 
-/// A small context.
-///
-/// # Safety
-/// The parent is alive.
-pub(super) unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext {
-    // SAFETY: the caller's promise.
+unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext {
+    // SAFETY: the parent is alive.
     unsafe {
         pg_sys::AllocSetContextCreateInternal(
             parent,
@@ -432,8 +428,9 @@ pub(super) unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::Me
 /// Memory for what is allocated while a row is looked at; emptied every few rows. Rows themselves must be fetched
 /// outside: a slot frees its tuple itself.
 pub struct RowMemory {
-    /// Null before the second row: the only one of a statement does with the caller's memory.
+    /// Null before the second row: the only one of a statement does with the memory that is current.
     context: pg_sys::MemoryContext,
+    parent: pg_sys::MemoryContext,
     rows: usize,
 }
 
@@ -444,12 +441,13 @@ impl RowMemory {
     /// A fresh context below the current one, made when there is more than one row.
     #[allow(clippy::new_without_default)]
     pub fn new() -> RowMemory {
-        RowMemory { context: std::ptr::null_mut(), rows: 0 }
+        // SAFETY: the current context lives at least as long as this statement.
+        RowMemory { context: std::ptr::null_mut(), parent: unsafe { pg_sys::CurrentMemoryContext }, rows: 0 }
     }
 
-    fn made() -> RowMemory {
-        // SAFETY: the current context lives at least as long as this statement.
-        RowMemory { context: unsafe { memory_context(pg_sys::CurrentMemoryContext) }, rows: 0 }
+    fn make(&mut self) {
+        // SAFETY: as in `new`.
+        self.context = unsafe { memory_context(self.parent) };
     }
 
     /// Runs `body` for one row; nothing that it allocates from PostgreSQL may be kept.
@@ -462,7 +460,7 @@ impl RowMemory {
             }
         }
         if self.rows == 1 && self.context.is_null() {
-            *self = RowMemory::made();
+            self.make();
         }
         self.rows += 1;
         if self.context.is_null() {
@@ -483,7 +481,9 @@ impl RowMemory {
 
 /// Runs `body` with memory of its own: what it allocates from PostgreSQL is gone afterwards.
 pub fn in_scratch_memory<R>(body: impl FnOnce() -> R) -> R {
-    RowMemory::made().row(body)
+    let mut memory = RowMemory::new();
+    memory.make();
+    memory.row(body)
 }
 
 impl Drop for RowMemory {

@@ -37,6 +37,9 @@ mod raw {
         pub fn GetCurrentTransactionStartTimestamp() -> i64;
         pub fn GetCurrentTimestamp() -> i64;
         pub fn GetTopTransactionIdIfAny() -> pg_sys::TransactionId;
+        pub fn GetTransactionSnapshot() -> pg_sys::Snapshot;
+        pub fn PushActiveSnapshot(snapshot: pg_sys::Snapshot);
+        pub fn PopActiveSnapshot();
         pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
         pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
     }
@@ -132,6 +135,18 @@ pub unsafe fn inheritors(parent: Oid) -> *mut pg_sys::List {
 pub fn notify(channel: &CStr, payload: &CStr) {
     // SAFETY: inside a transaction; copies both.
     unsafe { pg_guard_ffi_boundary(|| raw::Async_Notify(channel.as_ptr(), payload.as_ptr())) }
+}
+
+/// Makes the transaction's present snapshot the active one.
+pub unsafe fn push_transaction_snapshot() {
+    // SAFETY: the caller is inside a transaction.
+    unsafe { pg_guard_ffi_boundary(|| raw::PushActiveSnapshot(raw::GetTransactionSnapshot())) }
+}
+
+/// Makes the one before it active again; frees memory and cannot raise an error.
+pub unsafe fn pop_snapshot() {
+    // SAFETY: the caller has pushed one.
+    unsafe { raw::PopActiveSnapshot() }
 }
 
 // These read a variable or the clock and cannot raise an error: the boundary would cost more than they do.
