@@ -154,6 +154,8 @@ unsafe fn datum(field: Field<'_>) -> Option<Datum> {
     }
 }
 
+/// Of the size that PostgreSQL keeps for the next to ask, and with room for a row without another block.
+///
 /// SAFETY: the parent is alive. Raises PostgreSQL's errors, and has no destructors.
 unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext {
     // SAFETY: the caller's promise.
@@ -161,8 +163,8 @@ unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext
         raw::AllocSetContextCreateInternal(
             parent,
             c"crdt_db row of the log".as_ptr(),
-            pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
-            pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
             pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
         )
     }
@@ -227,6 +229,7 @@ unsafe fn is_plain(index: pg_sys::Relation) -> bool {
             && form.indisready
             && form.indimmediate
             && !form.indisexclusion
+            && columns.len() <= MOST_COLUMNS
             && columns.iter().all(|attno| (1..=MOST_COLUMNS as i16).contains(attno))
             && raw::heap_attisnull((*index).rd_indextuple, predicate, std::ptr::null_mut())
     }
@@ -240,8 +243,7 @@ unsafe fn insert_direct(
     values: &mut [Datum; MOST_COLUMNS],
     nulls: &mut [bool; MOST_COLUMNS],
 ) {
-    let mut keys = [Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
-    let mut null_keys = [false; pg_sys::INDEX_MAX_KEYS as usize];
+    let (mut keys, mut null_keys) = ([Datum::null(); MOST_COLUMNS], [false; MOST_COLUMNS]);
     // SAFETY: the caller's promise. A btree has no use for an IndexInfo.
     unsafe {
         let tuple = raw::heap_form_tuple((*rel).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());

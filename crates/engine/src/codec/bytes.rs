@@ -4,6 +4,7 @@ use crate::alloc;
 use crate::error::{Error, Result};
 
 /// Appends a number: seven bits a byte, the low ones first, the high bit set on all but the last.
+#[inline]
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
