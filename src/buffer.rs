@@ -37,12 +37,22 @@ pub struct Buffer {
     locked: bool,
     /// An empty buffer of an earlier transaction: its memory, and the names it has interned.
     spare: Option<Box<DocBuffer>>,
-    /// Memory for texts, of an earlier statement.
-    texts: Texts,
+    /// Memory of an earlier statement's capture.
+    scribbles: Scribbles,
 }
 
-/// Texts that a statement's capture writes over and over.
-pub type Texts = [String; 3];
+/// What the capture of a statement writes over and over.
+#[derive(Default)]
+pub struct Scribbles {
+    /// A row's id.
+    pub row: String,
+    /// A value's text.
+    pub text: String,
+    /// A text made of that.
+    pub other: String,
+    /// Columns that a row's update changed.
+    pub changed: Vec<usize>,
+}
 
 /// The operations of one doc. What was written as runs inside of a savepoint is gone from the log when that is rolled
 /// back, so the operations from before the savepoint are kept until they are written for good.
@@ -118,15 +128,16 @@ impl Buffer {
         buffer
     }
 
-    /// Memory for texts.
-    pub fn take_texts(&mut self) -> Texts {
-        std::mem::take(&mut self.texts)
+    /// Memory for a statement's capture.
+    pub fn take_scribbles(&mut self) -> Scribbles {
+        std::mem::take(&mut self.scribbles)
     }
 
     /// Keeps it for the next statement.
-    pub fn keep_texts(&mut self, texts: Texts) {
-        if texts.iter().all(|text| text.capacity() < SPARE_BYTES) {
-            self.texts = texts;
+    pub fn keep_scribbles(&mut self, scribbles: Scribbles) {
+        let Scribbles { row, text, other, .. } = &scribbles;
+        if [row, text, other].iter().all(|text| text.capacity() < SPARE_BYTES) {
+            self.scribbles = scribbles;
         }
     }
 

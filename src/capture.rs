@@ -7,7 +7,7 @@ use crdt_engine::ops::{Given, OpBuf};
 use crdt_engine::{Origin, ValueRef};
 use rustc_hash::FxHashMap;
 
-use crate::buffer::{self, Lent, Symbols};
+use crate::buffer::{self, Lent, Scribbles, Symbols};
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
 use crate::flush;
@@ -98,7 +98,7 @@ impl<'t> Statement<'t> {
             }
         }
         let own = (mixed || depth > 1).then(Rows::default);
-        let [row, text, other] = buffer.take_texts();
+        let Scribbles { row, text, other, changed } = buffer.take_scribbles();
         if half {
             others.drain(..).rev().for_each(|s| buffer.segments.keep(s.root, depth + 1, s.rows));
         } else if own.is_some() {
@@ -114,7 +114,7 @@ impl<'t> Statement<'t> {
             shared: Vec::new(),
             own,
             late: FxHashMap::default(),
-            changed: Vec::new(),
+            changed,
             row,
             text,
             other,
@@ -436,7 +436,7 @@ impl<'t> Statement<'t> {
         let own = self.own.take();
         let deeper = std::mem::take(&mut self.deeper);
         let buffer = self.lent.get();
-        buffer.keep_texts([self.row, self.text, self.other]);
+        buffer.keep_scribbles(Scribbles { row: self.row, text: self.text, other: self.other, changed: self.changed });
         if self.half {
             if let Some(rows) = own {
                 buffer.segments.keep_below(root, depth, rows);
