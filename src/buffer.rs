@@ -305,7 +305,7 @@ pub fn observe<R>(body: impl FnOnce() -> Result<R>) -> Result<(R, FxHashMap<i64,
 
 /// The transaction is over.
 pub fn reset() {
-    each(|b| {
+    with_buffer(|b| {
         if let Some(mut spare) = b.docs.drain().map(|(_, doc)| doc).find(|doc| doc.is_small()) {
             spare.clear();
             b.spare = Some(spare);
@@ -318,7 +318,7 @@ pub fn reset() {
 
 /// A savepoint of this level was rolled back.
 pub fn sub_aborted(level: i32) {
-    each(|b| {
+    with_buffer(|b| {
         // The lock may have been taken inside and be gone.
         b.locked = false;
         b.docs.values_mut().for_each(|d| d.roll_back_to(level));
@@ -327,10 +327,10 @@ pub fn sub_aborted(level: i32) {
 
 /// A savepoint of this level was released into its parent.
 pub fn sub_committed(level: i32) {
-    each(|b| b.docs.values_mut().for_each(|d| d.release(level)));
+    with_buffer(|b| b.docs.values_mut().for_each(|d| d.release(level)));
 }
 
 /// Does something to the buffer, if there is one.
-fn each(body: impl FnOnce(&mut Buffer)) {
+fn with_buffer(body: impl FnOnce(&mut Buffer)) {
     BUFFER.with_borrow_mut(|b| b.as_deref_mut().map(body));
 }
