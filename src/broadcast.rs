@@ -97,7 +97,11 @@ pub struct Database {
 }
 
 /// All databases.
-pub struct Databases([Database; DATABASES]);
+pub struct Databases {
+    /// How many entries have ever been used, the first ones: mostly none or a few, and each commit looks through them.
+    used: AtomicUsize,
+    entries: [Database; DATABASES],
+}
 
 /// Docs that nobody was told of, by database and channel: those of commits, and those of registers that were forgotten.
 #[derive(Clone, Copy)]
@@ -132,8 +136,9 @@ pub fn startup() {
     CHANGED_BLOCK.startup(|_| {});
 }
 
+/// Entries of databases, and those that were one's.
 fn all() -> &'static [Database] {
-    DATABASES_BLOCK.get().map_or(&[], |databases| &databases.0)
+    DATABASES_BLOCK.get().map_or(&[], |databases| &databases.entries[..databases.used.load(SeqCst)])
 }
 
 fn find(db: u32) -> Option<&'static Database> {
@@ -157,15 +162,18 @@ pub fn own() -> Option<&'static Database> {
 }
 
 fn enter(db: u32) -> Option<&'static Database> {
+    let databases = DATABASES_BLOCK.get()?;
     CHANGED_BLOCK.with(true, |_| {
         if find(db).is_some() {
             return;
         }
-        if let Some(free) = find(0) {
+        if let Some(at) = databases.entries.iter().position(|entry| entry.db.load(SeqCst) == 0) {
+            let free = &databases.entries[at];
             // A commit before this start of the server may have been told to nobody.
             free.every_doc_asked.fetch_add(1, SeqCst);
             free.stats.reset_at.store(pg::now_micros(), SeqCst);
             free.db.store(db, SeqCst);
+            databases.used.fetch_max(at + 1, SeqCst);
         }
     });
     find(db)

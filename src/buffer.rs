@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::rc::Rc;
 
 use crdt_engine::codec;
-use crdt_engine::ops::{Mark, OpBuf};
+use crdt_engine::ops::{Mark, OpBuf, Sym};
 use rustc_hash::FxHashMap;
 
-use crate::catalog;
+use crate::catalog::{self, Table};
 use crate::error::Result;
 use crate::flush;
 use crate::pg::relation::{Lock, Relation};
@@ -20,11 +21,14 @@ const EARLY_FLUSH_BYTES: usize = 8 << 20;
 /// A buffer of more than this, or with more names, is not kept for the next transaction.
 const SPARE_BYTES: usize = 64 << 10;
 const SPARE_NAMES: usize = 256;
+/// Nor are the symbols of more tables.
+const SPARE_TABLES: usize = 16;
 
 /// What this transaction has written and not yet logged.
 #[derive(Default)]
 pub struct Buffer {
-    docs: FxHashMap<i64, DocBuffer>,
+    /// Boxed, because they are kept and handed on.
+    docs: FxHashMap<i64, Box<DocBuffer>>,
     /// What statements wrote, for those captured after them.
     pub segments: Segments,
     /// Nothing is logged from here: a push looks at what its statements did.
@@ -32,7 +36,22 @@ pub struct Buffer {
     /// The log's table is locked, so that a lock wait happens in a statement and not at commit.
     locked: bool,
     /// An empty buffer of an earlier transaction: its memory, and the names it has interned.
-    spare: OpBuf,
+    spare: Option<Box<DocBuffer>>,
+    /// Memory of an earlier statement's capture.
+    scribbles: Scribbles,
+}
+
+/// What the capture of a statement writes over and over.
+#[derive(Default)]
+pub struct Scribbles {
+    /// A row's id.
+    pub row: String,
+    /// A value's text.
+    pub text: String,
+    /// A text made of that.
+    pub other: String,
+    /// Columns that a row's update changed.
+    pub changed: Vec<usize>,
 }
 
 /// The operations of one doc. What was written as runs inside of a savepoint is gone from the log when that is rolled
@@ -45,6 +64,17 @@ pub struct DocBuffer {
     flushed: Mark,
     /// Open savepoints in which something was written.
     savepoints: Vec<Savepoint>,
+    /// Tables whose names have been interned, the one asked for last at the front.
+    symbols: Vec<Symbols>,
+}
+
+/// A table's names in a buffer.
+pub struct Symbols {
+    table: Rc<Table>,
+    /// Its own.
+    pub tbl: Sym,
+    /// Those of its columns.
+    pub cols: Vec<Sym>,
 }
 
 /// Where a savepoint's operations begin, and what was in the log then.
@@ -55,19 +85,20 @@ struct Savepoint {
 }
 
 thread_local! {
-    static BUFFER: RefCell<Buffer> = RefCell::new(Buffer::default());
+    /// Boxed, because it is taken out and put back several times a transaction; none before the first time, or while lent.
+    static BUFFER: RefCell<Option<Box<Buffer>>> = const { RefCell::new(None) };
 }
 
 /// The buffer, taken out while PostgreSQL may be called; put back when dropped, also when an error passes.
 pub struct Lent {
-    buffer: Option<Buffer>,
+    buffer: Option<Box<Buffer>>,
     level: i32,
 }
 
 impl Lent {
     /// Takes it out.
     pub fn take() -> Lent {
-        Lent { buffer: Some(BUFFER.take()), level: xact::nest_level() }
+        Lent { buffer: Some(BUFFER.take().unwrap_or_default()), level: xact::nest_level() }
     }
 
     /// The buffer.
@@ -84,9 +115,7 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            BUFFER.set(buffer);
-        }
+        BUFFER.set(self.buffer.take());
     }
 }
 
@@ -94,10 +123,22 @@ impl Buffer {
     /// The buffer of a doc, at the savepoint nesting level given.
     fn doc(&mut self, doc: i64, level: i32) -> &mut DocBuffer {
         let spare = &mut self.spare;
-        let buffer =
-            self.docs.entry(doc).or_insert_with(|| DocBuffer { ops: std::mem::take(spare), ..Default::default() });
+        let buffer = self.docs.entry(doc).or_insert_with(|| spare.take().unwrap_or_default());
         buffer.enter(level);
         buffer
+    }
+
+    /// Memory for a statement's capture.
+    pub fn take_scribbles(&mut self) -> Scribbles {
+        std::mem::take(&mut self.scribbles)
+    }
+
+    /// Keeps it for the next statement.
+    pub fn keep_scribbles(&mut self, scribbles: Scribbles) {
+        let Scribbles { row, text, other, .. } = &scribbles;
+        if [row, text, other].iter().all(|text| text.capacity() < SPARE_BYTES) {
+            self.scribbles = scribbles;
+        }
     }
 
     /// Writes what has become large as runs, unless a push is only looking.
@@ -116,18 +157,51 @@ impl Buffer {
 
 /// Takes the log's lock once a transaction.
 pub fn lock_log() -> Result<()> {
-    if BUFFER.with_borrow(|b| b.locked) {
+    if BUFFER.with_borrow(|b| b.as_ref().is_some_and(|b| b.locked)) {
         return Ok(());
     }
     if !crate::docstate::ready() {
         return Err(flush::not_preloaded());
     }
     drop(Relation::open(catalog::names()?.run, Lock::RowExclusive));
-    BUFFER.with_borrow_mut(|b| b.locked = true);
+    BUFFER.with_borrow_mut(|b| b.get_or_insert_default().locked = true);
     Ok(())
 }
 
 impl DocBuffer {
+    /// The operations, to append to, and the symbols of a table's names in them.
+    #[inline]
+    pub fn with_symbols(&mut self, table: &Rc<Table>) -> (&mut OpBuf, &Symbols) {
+        if self.symbols.first().is_none_or(|first| !Rc::ptr_eq(&first.table, table)) {
+            self.find_symbols(table);
+        }
+        (&mut self.ops, &self.symbols[0])
+    }
+
+    fn find_symbols(&mut self, table: &Rc<Table>) {
+        if let Some(at) = self.symbols.iter().position(|s| Rc::ptr_eq(&s.table, table)) {
+            self.symbols.swap(0, at);
+            return;
+        }
+        let tbl = self.ops.sym(&table.alias);
+        let cols = table.columns.iter().map(|c| self.ops.sym(&c.name)).collect();
+        self.symbols.push(Symbols { table: table.clone(), tbl, cols });
+        let last = self.symbols.len() - 1;
+        self.symbols.swap(0, last);
+    }
+
+    /// Is it small enough to be kept for the next transaction?
+    fn is_small(&self) -> bool {
+        self.ops.capacity() < SPARE_BYTES && self.ops.names() < SPARE_NAMES && self.symbols.len() < SPARE_TABLES
+    }
+
+    /// Empties it; names and symbols stay.
+    fn clear(&mut self) {
+        self.ops.clear();
+        self.savepoints.clear();
+        self.flushed = Mark::default();
+    }
+
     /// Notes where a savepoint's operations begin, the first time something is done in it.
     fn enter(&mut self, level: i32) {
         if level > 1 && self.savepoints.last().is_none_or(|s| s.level < level) {
@@ -202,39 +276,39 @@ pub fn flush_all() -> Result<()> {
 
 /// Is something waiting to be logged?
 pub fn pending() -> bool {
-    BUFFER.with_borrow(|b| b.docs.values().any(|d| !d.unwritten().is_empty()))
+    BUFFER.with_borrow(|b| b.as_ref().is_some_and(|b| b.docs.values().any(|d| !d.unwritten().is_empty())))
 }
 
 /// Runs statements whose capture is looked at and not logged: by doc, what they did.
 pub fn observe<R>(body: impl FnOnce() -> Result<R>) -> Result<(R, FxHashMap<i64, OpBuf>)> {
     /// Puts the transaction's own buffer back, also when an error passes.
-    struct Own(Option<Buffer>);
+    struct Own(Option<Box<Buffer>>);
     impl Drop for Own {
         fn drop(&mut self) {
             if let Some(own) = self.0.take() {
-                BUFFER.set(own);
+                BUFFER.set(Some(own));
             }
         }
     }
     lock_log()?;
-    let mut own = Own(Some(BUFFER.replace(Buffer { scratch: true, locked: true, ..Buffer::default() })));
+    let scratch = Buffer { scratch: true, locked: true, ..Buffer::default() };
+    let mut own = Own(BUFFER.replace(Some(Box::new(scratch))));
     let result = body()?;
-    let seen = BUFFER.replace(own.0.take().expect("put back once"));
+    let seen = BUFFER.replace(own.0.take());
     let mut captured = FxHashMap::default();
-    for (doc, DocBuffer { mut ops, .. }) in seen.docs {
-        codec::spell_out(&mut ops)?;
-        captured.insert(doc, ops);
+    for (doc, mut buffer) in seen.map(|seen| seen.docs).into_iter().flatten() {
+        codec::spell_out(&mut buffer.ops)?;
+        captured.insert(doc, buffer.ops);
     }
     Ok((result, captured))
 }
 
 /// The transaction is over.
 pub fn reset() {
-    BUFFER.with_borrow_mut(|b| {
-        let small = |ops: &OpBuf| ops.capacity() < SPARE_BYTES && ops.names() < SPARE_NAMES;
-        if let Some(mut ops) = b.docs.drain().map(|(_, doc)| doc.ops).find(small) {
-            ops.clear();
-            b.spare = ops;
+    with_buffer(|b| {
+        if let Some(mut spare) = b.docs.drain().map(|(_, doc)| doc).find(|doc| doc.is_small()) {
+            spare.clear();
+            b.spare = Some(spare);
         }
         b.segments.clear();
         b.scratch = false;
@@ -244,7 +318,7 @@ pub fn reset() {
 
 /// A savepoint of this level was rolled back.
 pub fn sub_aborted(level: i32) {
-    BUFFER.with_borrow_mut(|b| {
+    with_buffer(|b| {
         // The lock may have been taken inside and be gone.
         b.locked = false;
         b.docs.values_mut().for_each(|d| d.roll_back_to(level));
@@ -253,7 +327,10 @@ pub fn sub_aborted(level: i32) {
 
 /// A savepoint of this level was released into its parent.
 pub fn sub_committed(level: i32) {
-    BUFFER.with_borrow_mut(|b| {
-        b.docs.values_mut().for_each(|d| d.release(level));
-    });
+    with_buffer(|b| b.docs.values_mut().for_each(|d| d.release(level)));
+}
+
+/// Does something to the buffer, if there is one.
+fn with_buffer(body: impl FnOnce(&mut Buffer)) {
+    BUFFER.with_borrow_mut(|b| b.as_deref_mut().map(body));
 }

@@ -3,11 +3,11 @@
 
 use std::rc::Rc;
 
-use crdt_engine::ops::{Given, OpBuf, Sym};
+use crdt_engine::ops::{Given, OpBuf};
 use crdt_engine::{Origin, ValueRef};
 use rustc_hash::FxHashMap;
 
-use crate::buffer::{self, Lent};
+use crate::buffer::{self, Lent, Scribbles, Symbols};
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
 use crate::flush;
@@ -72,18 +72,12 @@ struct Statement<'t> {
     own: Option<Rows>,
     /// Inserts of key changes, which come after all deletes.
     late: FxHashMap<i64, OpBuf>,
-    names: FxHashMap<i64, Symbols>,
     /// Columns that a row's update changed.
     changed: Vec<usize>,
     row: String,
     text: String,
     other: String,
     seen: usize,
-}
-
-struct Symbols {
-    tbl: Sym,
-    cols: Vec<Sym>,
 }
 
 impl<'t> Statement<'t> {
@@ -104,6 +98,7 @@ impl<'t> Statement<'t> {
             }
         }
         let own = (mixed || depth > 1).then(Rows::default);
+        let Scribbles { row, text, other, changed } = buffer.take_scribbles();
         if half {
             others.drain(..).rev().for_each(|s| buffer.segments.keep(s.root, depth + 1, s.rows));
         } else if own.is_some() {
@@ -119,11 +114,10 @@ impl<'t> Statement<'t> {
             shared: Vec::new(),
             own,
             late: FxHashMap::default(),
-            names: FxHashMap::default(),
-            changed: Vec::new(),
-            row: String::new(),
-            text: String::new(),
-            other: String::new(),
+            changed,
+            row,
+            text,
+            other,
             seen: 0,
         }
     }
@@ -176,12 +170,7 @@ impl<'t> Statement<'t> {
     }
 
     fn symbols(&mut self, doc: i64) -> (&mut OpBuf, &Symbols) {
-        let ops = &mut self.lent.get_doc(doc).ops;
-        let symbols = self.names.entry(doc).or_insert_with(|| Symbols {
-            tbl: ops.sym(&self.table.alias),
-            cols: self.table.columns.iter().map(|c| ops.sym(&c.name)).collect(),
-        });
-        (ops, symbols)
+        self.lent.get_doc(doc).with_symbols(self.table)
     }
 
     /// Takes memory for inserts at once, for as many as are buffered before they are written.
@@ -447,6 +436,7 @@ impl<'t> Statement<'t> {
         let own = self.own.take();
         let deeper = std::mem::take(&mut self.deeper);
         let buffer = self.lent.get();
+        buffer.keep_scribbles(Scribbles { row: self.row, text: self.text, other: self.other, changed: self.changed });
         if self.half {
             if let Some(rows) = own {
                 buffer.segments.keep_below(root, depth, rows);

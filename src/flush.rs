@@ -24,7 +24,12 @@ const MAX_SLOTS: usize = 4096;
 /// Docs share slot locks by bucket, so that a transaction over many docs takes few.
 const SLOT_BUCKETS: u32 = 1024;
 
+/// Memory that is kept for the next transaction: of so many docs, and so many heads of one.
+const SPARE_DOCS: usize = 64;
+const SPARE_HEADS: usize = 64;
+
 /// What this transaction has written to one doc's log.
+#[derive(Default)]
 struct Written {
     slot: Option<Slot>,
     /// Greatest lamports written, by savepoint.
@@ -72,6 +77,8 @@ struct Transaction {
     pushed: bool,
     /// Docs that others know to be written by us.
     writing: FxHashSet<i64>,
+    /// Memory of an earlier transaction's.
+    spare: Written,
 }
 
 thread_local! {
@@ -139,15 +146,8 @@ pub fn quiet(doc: i64) -> Option<u64> {
 /// Remembers what was written, for the end of the transaction.
 fn note(doc: i64, slot: Option<Slot>, lamport: u64, events: u64, heads: &[Head], covered: &[(i32, u64)]) {
     TRANSACTION.with_borrow_mut(|t| {
-        let written = t.docs.entry(doc).or_insert(Written {
-            slot: None,
-            lamports: Vec::new(),
-            events: 0,
-            heads: Vec::new(),
-            covered: Vec::new(),
-            level: 1,
-            doubtful: false,
-        });
+        let spare = &mut t.spare;
+        let written = t.docs.entry(doc).or_insert_with(|| std::mem::take(spare));
         written.level = written.level.max(xact::nest_level());
         written.slot = slot.or(written.slot);
         written.raise(xact::nest_level(), lamport);
@@ -225,10 +225,10 @@ fn read_tail(doc: i64, slot: Slot) -> Result<(Slot, u64, Known)> {
         return Ok((slot, next, known));
     }
     // A savepoint that wrote was rolled back: our runs from before it are in the log and not in shared memory yet.
-    let doubtful = TRANSACTION.with_borrow(|t| t.docs.get(&doc).is_some_and(|w| w.doubtful));
+    let doubtful = || TRANSACTION.with_borrow(|t| t.docs.get(&doc).is_some_and(|w| w.doubtful));
     if slot.peer == 0
-        && !doubtful
         && let Some(Tail { peer, next }) = known.tail
+        && !doubtful()
     {
         return Ok((Slot { peer, ..slot }, next, known));
     }
@@ -310,64 +310,92 @@ pub fn before_commit(prepare: bool) -> Result<()> {
         let _snapshot = xact::ActiveSnapshot::push();
         buffer::flush_all()?;
     }
-    TRANSACTION.with_borrow_mut(|t| t.past_commit = true);
-    raise_all();
-    if TRANSACTION.with_borrow(|t| !t.docs.is_empty()) {
+    let wrote = TRANSACTION.with_borrow_mut(|t| {
+        t.past_commit = true;
+        t.raise_all();
+        !t.docs.is_empty()
+    });
+    if wrote {
         broadcast::before_commit();
     }
     Ok(())
-}
-
-fn raise_all() {
-    TRANSACTION.with_borrow(|t| {
-        for (doc, written) in &t.docs {
-            docstate::raise(doc_key(*doc), written.lamport());
-        }
-    });
 }
 
 /// What is captured after our own pre-commit work is written at once.
 pub fn if_past_commit() -> Result<()> {
     if TRANSACTION.with_borrow(|t| t.past_commit) {
         buffer::flush_all()?;
-        raise_all();
+        TRANSACTION.with_borrow(Transaction::raise_all);
     }
     Ok(())
 }
 
-/// The transaction is over. Nothing here can fail.
-pub fn ended(end: End) {
-    let mut transaction = TRANSACTION.take();
-    for (doc, written) in &transaction.docs {
-        let key = doc_key(*doc);
-        match end {
-            End::Committed if written.doubtful => docstate::forget(key),
-            End::Committed => {
-                docstate::committed(
-                    key,
-                    &Commit {
-                        slot: written.slot.and_then(|s| Some((s.number, Tail { peer: s.peer, next: s.next? }))),
-                        heads: &written.heads,
-                        covered: &written.covered,
-                        events: written.events,
-                        writer: transaction.writing.remove(doc),
-                    },
-                );
-            }
-            // Its runs become visible later, in a session that knows nothing of them.
-            End::Prepared => docstate::forget(key),
-            End::Aborted => {}
+impl Transaction {
+    fn raise_all(&self) {
+        for (doc, written) in &self.docs {
+            docstate::raise(doc_key(*doc), written.lamport());
         }
     }
-    for doc in transaction.writing {
-        docstate::end_write(doc_key(doc));
+
+    /// Tells others how it ended.
+    fn tell(&mut self, end: End) {
+        for (doc, written) in &self.docs {
+            let key = doc_key(*doc);
+            match end {
+                End::Committed if written.doubtful => docstate::forget(key),
+                End::Committed => {
+                    docstate::committed(
+                        key,
+                        &Commit {
+                            slot: written.slot.and_then(|s| Some((s.number, Tail { peer: s.peer, next: s.next? }))),
+                            heads: &written.heads,
+                            covered: &written.covered,
+                            events: written.events,
+                            writer: self.writing.remove(doc),
+                        },
+                    );
+                }
+                // Its runs become visible later, in a session that knows nothing of them.
+                End::Prepared => docstate::forget(key),
+                End::Aborted => {}
+            }
+        }
+        self.writing.iter().for_each(|doc| docstate::end_write(doc_key(*doc)));
+        if end == End::Committed && !self.docs.is_empty() {
+            broadcast::docs_changed(self.docs.keys().copied());
+        }
+        if self.pushed {
+            docstate::unannounce(pg::process_id());
+        }
     }
-    if end == End::Committed && !transaction.docs.is_empty() {
-        broadcast::docs_changed(transaction.docs.into_keys());
+
+    /// Makes room for the next, in the memory there is unless it is much.
+    fn clear(&mut self) {
+        if self.docs.capacity().max(self.writing.capacity()) > SPARE_DOCS {
+            *self = Transaction::default();
+            return;
+        }
+        if let Some((_, mut written)) = self.docs.drain().next()
+            && written.heads.capacity().max(written.covered.capacity()) <= SPARE_HEADS
+        {
+            written.lamports.clear();
+            written.heads.clear();
+            written.covered.clear();
+            let Written { lamports, heads, covered, .. } = written;
+            self.spare = Written { lamports, heads, covered, ..Written::default() };
+        }
+        self.writing.clear();
+        self.past_commit = false;
+        self.pushed = false;
     }
-    if transaction.pushed {
-        docstate::unannounce(pg::process_id());
-    }
+}
+
+/// The transaction is over. Nothing here can fail.
+pub fn ended(end: End) {
+    TRANSACTION.with_borrow_mut(|t| {
+        t.tell(end);
+        t.clear();
+    });
     buffer::reset();
     executor::reset();
     if end == End::Aborted {

@@ -340,7 +340,7 @@ fn check_same(told: &EventView<'_>, stored: &EventView<'_>) -> Result<()> {
 /// Appends the new events as runs of their authors.
 fn append(doc: i64, batch: &Batch, admitted: &Admitted, source: Source, log: &mut Log) -> Result<()> {
     let actor = spi::current_user_name();
-    let owner = (source == Source::Client).then_some(actor.as_str());
+    let owner = (source == Source::Client).then_some(&*actor);
     let mut by_peer: BTreeMap<&str, Vec<&Part>> = BTreeMap::new();
     for part in &admitted.new {
         by_peer.entry(batch.runs[part.run].peer.as_str()).or_default().push(part);

@@ -30,7 +30,7 @@ pub fn events(doc: i64, digest: &[u8; 16]) -> Result<Option<u64>> {
     })
     .map(|found| {
         let (events, actor) = found?;
-        (actor? == spi::current_user_name()).then_some(events? as u64)
+        (*actor? == *spi::current_user_name()).then_some(events? as u64)
     })
 }
 

@@ -1,25 +1,28 @@
 //! Which relations the relation cache has dropped since somebody last asked. A schema that was renamed makes all of them
-//! stale: their names hold its name, and the relation cache does not mind.
+//! stale: their names hold its name, and the relation cache does not mind. And how often roles have changed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
 
 thread_local! {
     static STALE: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static ROLE_CHANGES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Past this many, everything is stale.
 const MANY: usize = 1024;
 
-/// Registers the callback, once, from `_PG_init`.
+/// Registers the callbacks, once, from `_PG_init`.
 pub fn init() {
     // SAFETY: registered for the life of the process.
     unsafe {
         pg_sys::CacheRegisterRelcacheCallback(Some(on_relcache), Datum::from(0usize));
         let schemas = pg_sys::SysCacheIdentifier::NAMESPACEOID as i32;
         pg_sys::CacheRegisterSyscacheCallback(schemas, Some(on_schema), Datum::from(0usize));
+        let roles = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+        pg_sys::CacheRegisterSyscacheCallback(roles, Some(on_role), Datum::from(0usize));
     }
 }
 
@@ -31,6 +34,16 @@ unsafe extern "C-unwind" fn on_relcache(_arg: Datum, relid: Oid) {
 #[pg_guard]
 unsafe extern "C-unwind" fn on_schema(_arg: Datum, _cache: i32, _hash: u32) {
     note(0);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_role(_arg: Datum, _cache: i32, _hash: u32) {
+    ROLE_CHANGES.set(role_changes() + 1);
+}
+
+/// How many changes of roles this session has heard of.
+pub fn role_changes() -> u64 {
+    ROLE_CHANGES.get()
 }
 
 fn note(relid: u32) {

@@ -8,6 +8,7 @@ pub mod executor;
 mod forms;
 pub mod function;
 pub mod image;
+mod insert;
 pub mod inval;
 pub mod jsonb;
 pub mod lock;

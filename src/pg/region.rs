@@ -7,6 +7,8 @@ use crdt_engine::ephemeral::block::{Block, Ref};
 use crdt_engine::ephemeral::{Head, Shard, View};
 use pgrx::pg_sys;
 
+use super::unbound;
+
 const NAME: &CStr = c"crdt_db registers";
 /// A shard has its own lines of the processor's cache.
 const LINE: usize = 64;
@@ -42,17 +44,6 @@ impl Shape {
 
 fn lines(bytes: usize) -> usize {
     bytes.next_multiple_of(LINE)
-}
-
-mod raw {
-    use pgrx::pg_sys;
-
-    // Declared here and not taken from pgrx. The first raises an error only when 200 of these locks are held, and callers of
-    // ours hold none; the second only for a lock that is not held. A guard around each would cost more than they do.
-    unsafe extern "C-unwind" {
-        pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
-        pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
-    }
 }
 
 /// The shards.
@@ -159,9 +150,9 @@ impl Region {
         unsafe {
             let at = start.add(shard * lines(end));
             let lock = &raw mut (*self.locks.load(Ordering::Relaxed).add(shard)).lock;
-            raw::LWLockAcquire(lock, mode);
+            unbound::lock(lock, mode);
             let result = body(at.cast(), at.add(buckets).cast(), shape.buckets, at.add(blocks).cast(), shape.blocks);
-            raw::LWLockRelease(lock);
+            unbound::unlock(lock);
             result
         }
     }

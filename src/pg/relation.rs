@@ -6,6 +6,8 @@ use std::marker::PhantomData;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
+pub use super::insert::Inserter;
+
 /// An open relation; closed when dropped, its lock kept until the transaction ends.
 pub struct Relation {
     raw: pg_sys::Relation,
@@ -410,191 +412,6 @@ impl Row<'_> {
     }
 }
 
-/// Inserts rows into one of the extension's tables: its indexes are kept, rights and rules are not asked.
-pub struct Inserter<'r> {
-    rel: &'r Relation,
-    way: Way,
-    slot: *mut pg_sys::TupleTableSlot,
-    /// For what is allocated while a row is inserted.
-    row: pg_sys::MemoryContext,
-}
-
-/// How rows get in.
-enum Way {
-    /// Into the heap and straight into these btrees over plain columns: a transaction of one row would pay more for an
-    /// executor than for the row.
-    Direct(Vec<pg_sys::Relation>),
-    /// As logical replication does it, for tables to which somebody has added a trigger, a check, or an index of another
-    /// kind.
-    Executor { estate: *mut pg_sys::EState, info: *mut pg_sys::ResultRelInfo },
-}
-
-impl<'r> Inserter<'r> {
-    /// Opens the table's indexes for writing.
-    pub fn new(rel: &'r Relation) -> Inserter<'r> {
-        // SAFETY: the relation is open with a lock that allows writing; what is allocated here goes with the inserter or
-        // with the transaction.
-        unsafe {
-            let saved = pg_sys::CurrentMemoryContext;
-            pg_sys::CurrentMemoryContext = pg_sys::CurTransactionContext;
-            let way = if has_extras(rel.raw) { None } else { direct(rel.raw) };
-            let way = way.unwrap_or_else(|| executor(rel.raw));
-            let slot = pg_sys::MakeSingleTupleTableSlot((*rel.raw).rd_att, &raw const pg_sys::TTSOpsVirtual);
-            pg_sys::CurrentMemoryContext = saved;
-            Inserter { rel, way, slot, row: memory_context(pg_sys::CurTransactionContext) }
-        }
-    }
-
-    /// Inserts one row; `fields` are all its columns in order.
-    pub fn insert(&mut self, fields: &[Field<'_>]) {
-        // SAFETY: the slot has as many attributes as the table; the insert copies what datums point to.
-        unsafe {
-            let saved = pg_sys::CurrentMemoryContext;
-            pg_sys::CurrentMemoryContext = self.row;
-            assert_eq!(fields.len(), (*(*self.slot).tts_tupleDescriptor).natts as usize);
-            for (i, field) in fields.iter().enumerate() {
-                let (datum, null) = field.datum();
-                *(*self.slot).tts_values.add(i) = datum;
-                *(*self.slot).tts_isnull.add(i) = null;
-            }
-            pg_sys::ExecStoreVirtualTuple(self.slot);
-            match &self.way {
-                Way::Direct(indexes) => insert_direct(self.rel.raw, indexes, self.slot),
-                Way::Executor { estate, info } => {
-                    pg_sys::ExecSimpleRelationInsert(*info, *estate, self.slot);
-                    let expressions = (**estate).es_per_tuple_exprcontext;
-                    if !expressions.is_null() {
-                        pg_sys::MemoryContextReset((*expressions).ecxt_per_tuple_memory);
-                    }
-                }
-            }
-            pg_sys::ExecClearTuple(self.slot);
-            pg_sys::CurrentMemoryContext = saved;
-            pg_sys::MemoryContextReset(self.row);
-        }
-    }
-}
-
-/// Is there more to an insert than heap and indexes?
-///
-/// SAFETY: the relation is open.
-unsafe fn has_extras(rel: pg_sys::Relation) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let constraints = (*(*rel).rd_att).constr;
-        !(*rel).trigdesc.is_null()
-            || (*(*rel).rd_rel).relispartition
-            || (!constraints.is_null() && ((*constraints).num_check > 0 || (*constraints).has_generated_stored))
-    }
-}
-
-/// Opens the indexes; `None`, and none open, if one is not a btree over plain columns that is checked at once.
-///
-/// SAFETY: the relation is open with a lock that allows writing.
-unsafe fn direct(rel: pg_sys::Relation) -> Option<Way> {
-    // SAFETY: the caller's promise; an index of the list stays as long as the table is locked.
-    unsafe {
-        let list = pg_sys::RelationGetIndexList(rel);
-        let count = if list.is_null() { 0 } else { (*list).length as usize };
-        let open_nth = |i| pg_sys::index_open((*(*list).elements.add(i)).oid_value, pg_sys::RowExclusiveLock as i32);
-        let indexes: Vec<pg_sys::Relation> = (0..count).map(open_nth).collect();
-        pg_sys::list_free(list);
-        if indexes.iter().all(|index| is_plain(*index)) {
-            return Some(Way::Direct(indexes));
-        }
-        indexes.into_iter().for_each(|index| pg_sys::index_close(index, pg_sys::NoLock as i32));
-        None
-    }
-}
-
-/// SAFETY: the index is open.
-unsafe fn is_plain(index: pg_sys::Relation) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let form = &*(*index).rd_index;
-        let columns = std::slice::from_raw_parts(form.indkey.values.as_ptr(), form.indnatts as usize);
-        (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
-            && form.indisready
-            && form.indimmediate
-            && !form.indisexclusion
-            && columns.iter().all(|attno| *attno > 0)
-            && pg_sys::heap_attisnull(
-                (*index).rd_indextuple,
-                pg_sys::Anum_pg_index_indpred as i32,
-                std::ptr::null_mut(),
-            )
-    }
-}
-
-/// SAFETY: all are open with a lock that allows writing; the slot holds a row; the indexes are plain.
-unsafe fn insert_direct(rel: pg_sys::Relation, indexes: &[pg_sys::Relation], slot: *mut pg_sys::TupleTableSlot) {
-    // SAFETY: the caller's promise. A btree has no use for an IndexInfo.
-    unsafe {
-        pg_sys::simple_table_tuple_insert(rel, slot);
-        for index in indexes {
-            let form = &*(**index).rd_index;
-            let mut values = [Datum::from(0usize); pg_sys::INDEX_MAX_KEYS as usize];
-            let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
-            for i in 0..form.indnatts as usize {
-                let attno = *form.indkey.values.as_ptr().add(i) as usize;
-                values[i] = *(*slot).tts_values.add(attno - 1);
-                nulls[i] = *(*slot).tts_isnull.add(attno - 1);
-            }
-            let unique = if form.indisunique {
-                pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES
-            } else {
-                pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
-            };
-            pg_sys::index_insert(
-                *index,
-                values.as_mut_ptr(),
-                nulls.as_mut_ptr(),
-                &raw mut (*slot).tts_tid,
-                rel,
-                unique,
-                #[cfg(not(feature = "pg13"))]
-                false,
-                std::ptr::null_mut(),
-            );
-        }
-    }
-}
-
-/// SAFETY: the relation is open with a lock that allows writing; the current memory context lives as long as the result.
-unsafe fn executor(rel: pg_sys::Relation) -> Way {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let estate = pg_sys::CreateExecutorState();
-        let info = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast();
-        // No range table, so no place in it: whoever describes a row that a constraint refuses would look there.
-        pg_sys::InitResultRelInfo(info, rel, 0, std::ptr::null_mut(), 0);
-        pg_sys::ExecOpenIndices(info, false);
-        Way::Executor { estate, info }
-    }
-}
-
-impl Drop for Inserter<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: all made by `new`.
-            unsafe {
-                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
-                match &self.way {
-                    Way::Direct(indexes) => {
-                        indexes.iter().for_each(|index| pg_sys::index_close(*index, pg_sys::NoLock as i32));
-                    }
-                    Way::Executor { estate, info } => {
-                        pg_sys::ExecCloseIndices(*info);
-                        pg_sys::FreeExecutorState(*estate);
-                        pg_sys::pfree(info.cast());
-                    }
-                }
-                pg_sys::MemoryContextDelete(self.row);
-            }
-        }
-    }
-}
-
 unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext {
     // SAFETY: the parent is alive.
     unsafe {
@@ -611,7 +428,9 @@ unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext
 /// Memory for what is allocated while a row is looked at; emptied every few rows. Rows themselves must be fetched
 /// outside: a slot frees its tuple itself.
 pub struct RowMemory {
+    /// Null before the second row: the only one of a statement does with the memory that is current.
     context: pg_sys::MemoryContext,
+    parent: pg_sys::MemoryContext,
     rows: usize,
 }
 
@@ -619,11 +438,16 @@ pub struct RowMemory {
 const ROWS_A_RESET: usize = 256;
 
 impl RowMemory {
-    /// A fresh context below the current one.
+    /// A fresh context below the current one, made when there is more than one row.
     #[allow(clippy::new_without_default)]
     pub fn new() -> RowMemory {
         // SAFETY: the current context lives at least as long as this statement.
-        RowMemory { context: unsafe { memory_context(pg_sys::CurrentMemoryContext) }, rows: 0 }
+        RowMemory { context: std::ptr::null_mut(), parent: unsafe { pg_sys::CurrentMemoryContext }, rows: 0 }
+    }
+
+    fn make(&mut self) {
+        // SAFETY: as in `new`.
+        self.context = unsafe { memory_context(self.parent) };
     }
 
     /// Runs `body` for one row; nothing that it allocates from PostgreSQL may be kept.
@@ -635,7 +459,13 @@ impl RowMemory {
                 unsafe { pg_sys::CurrentMemoryContext = self.0 }
             }
         }
+        if self.rows == 1 && self.context.is_null() {
+            self.make();
+        }
         self.rows += 1;
+        if self.context.is_null() {
+            return body();
+        }
         // SAFETY: ours; nothing allocated for earlier rows is kept.
         let _back = unsafe {
             if self.rows.is_multiple_of(ROWS_A_RESET) {
@@ -651,12 +481,14 @@ impl RowMemory {
 
 /// Runs `body` with memory of its own: what it allocates from PostgreSQL is gone afterwards.
 pub fn in_scratch_memory<R>(body: impl FnOnce() -> R) -> R {
-    RowMemory::new().row(body)
+    let mut memory = RowMemory::new();
+    memory.make();
+    memory.row(body)
 }
 
 impl Drop for RowMemory {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !self.context.is_null() && !std::thread::panicking() {
             // SAFETY: ours. While an error is on its way PostgreSQL resets contexts itself.
             unsafe { pg_sys::MemoryContextDelete(self.context) }
         }

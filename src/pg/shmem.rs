@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::unbound;
+
 /// Plain data that may lie in shared memory: valid when all bytes are zero, no pointers, no destructor.
 ///
 /// # Safety
@@ -53,9 +55,9 @@ impl<T: Plain> Shared<T> {
         // SAFETY: the block lives as long as the server; the lock is held while it is borrowed. Under a shared lock
         // callers only read: `read` below hands out no `&mut`.
         unsafe {
-            pg_sys::LWLockAcquire(lock, mode);
+            unbound::lock(lock, mode);
             let result = body(&mut *(*block).get());
-            pg_sys::LWLockRelease(lock);
+            unbound::unlock(lock);
             Some(result)
         }
     }

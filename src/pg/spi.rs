@@ -1,10 +1,12 @@
 //! SQL from inside: as the extension's owner under a fixed `search_path`, or as the caller.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString};
+use std::rc::Rc;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::datum;
+use super::{datum, inval};
 use crate::error::{Error, Result, state};
 
 /// A parameter: its type and value.
@@ -337,10 +339,27 @@ unsafe fn set_local(name: &CStr, value: &CStr) {
     }
 }
 
+thread_local! {
+    /// The user whose name was asked for last, how many changes of roles had been seen by then, and the name.
+    static USER: RefCell<Option<(Oid, u64, Rc<str>)>> = const { RefCell::new(None) };
+}
+
 /// The current user's name.
-pub fn current_user_name() -> String {
-    // SAFETY: the user exists.
-    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }.to_string_lossy().into_owned()
+pub fn current_user_name() -> Rc<str> {
+    // SAFETY: plain reads.
+    let user = unsafe { pg_sys::GetUserId() };
+    let changes = inval::role_changes();
+    let known = USER.with_borrow(|known| match known {
+        Some((of, at, name)) if (*of, *at) == (user, changes) => Some(name.clone()),
+        _ => None,
+    });
+    known.unwrap_or_else(|| {
+        // SAFETY: the user exists.
+        let name = unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(user, false)) };
+        let name: Rc<str> = name.to_string_lossy().into();
+        USER.set(Some((user, changes, name.clone())));
+        name
+    })
 }
 
 /// May the current user act as `role`?

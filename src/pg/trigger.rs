@@ -79,6 +79,9 @@ pub fn depth() -> i32 {
 pub struct Tuples<'c> {
     store: *mut pg_sys::Tuplestorestate,
     slot: *mut pg_sys::TupleTableSlot,
+    /// How many there are, and how many of them are still to come.
+    count: usize,
+    left: usize,
     _call: PhantomData<&'c ()>,
 }
 
@@ -90,22 +93,20 @@ impl Tuples<'_> {
         // SAFETY: the store is the trigger's; it is read from its start with a read pointer of our own, because other
         // triggers read it too.
         unsafe {
-            let slot = pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsMinimalTuple);
-            let pointer = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
-            pg_sys::tuplestore_select_read_pointer(store, pointer);
-            pg_sys::tuplestore_rescan(store);
-            Some(Tuples { store, slot, _call: PhantomData })
+            let slot = super::unbound::begin_read(store, desc);
+            let count = super::unbound::row_count(store);
+            Some(Tuples { store, slot, count, left: count, _call: PhantomData })
         }
     }
 
     /// How many rows there are.
     pub fn count(&self) -> usize {
-        // SAFETY: the store lives as long as we.
-        unsafe { super::unbound::row_count(self.store) }
+        self.count
     }
 
     /// The next row; it lives until the next call.
     pub fn next_tuple(&mut self) -> Option<Tuple<'_>> {
+        self.left = self.left.checked_sub(1)?;
         // SAFETY: the store and the slot live as long as we.
         if !unsafe { fetch(self.store, self.slot) } {
             return None;

@@ -21,6 +21,13 @@ mod raw {
             copy: bool,
             slot: *mut pg_sys::TupleTableSlot,
         ) -> bool;
+        pub fn tuplestore_alloc_read_pointer(store: *mut pg_sys::Tuplestorestate, flags: c_int) -> c_int;
+        pub fn tuplestore_select_read_pointer(store: *mut pg_sys::Tuplestorestate, pointer: c_int);
+        pub fn tuplestore_rescan(store: *mut pg_sys::Tuplestorestate);
+        pub fn MakeSingleTupleTableSlot(
+            desc: pg_sys::TupleDesc,
+            ops: *const pg_sys::TupleTableSlotOps,
+        ) -> *mut pg_sys::TupleTableSlot;
         pub fn tuplestore_tuple_count(store: *mut pg_sys::Tuplestorestate) -> i64;
         pub fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: c_int);
         pub fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> Datum;
@@ -30,6 +37,11 @@ mod raw {
         pub fn GetCurrentTransactionStartTimestamp() -> i64;
         pub fn GetCurrentTimestamp() -> i64;
         pub fn GetTopTransactionIdIfAny() -> pg_sys::TransactionId;
+        pub fn GetTransactionSnapshot() -> pg_sys::Snapshot;
+        pub fn PushActiveSnapshot(snapshot: pg_sys::Snapshot);
+        pub fn PopActiveSnapshot();
+        pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
+        pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
     }
 }
 
@@ -52,6 +64,19 @@ pub unsafe fn set_bytea_output(value: c_int) {
 pub unsafe fn datum_image_eq(a: Datum, b: Datum, by_value: bool, len: c_int) -> bool {
     // SAFETY: the caller has live datums of this kind.
     unsafe { pg_guard_ffi_boundary(|| raw::datum_image_eq(a, b, by_value, len)) }
+}
+
+/// A slot for the rows of a store, which is read from its start with a new read pointer: behind one boundary, as below.
+pub unsafe fn begin_read(store: *mut pg_sys::Tuplestorestate, desc: pg_sys::TupleDesc) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: the caller has a live store of rows of this kind.
+    unsafe {
+        pg_guard_ffi_boundary(|| {
+            let pointer = raw::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as c_int);
+            raw::tuplestore_select_read_pointer(store, pointer);
+            raw::tuplestore_rescan(store);
+            raw::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsMinimalTuple)
+        })
+    }
 }
 
 /// Fetches the next row of a store, all its attributes, behind one boundary: each costs a quarter of the row.
@@ -112,6 +137,18 @@ pub fn notify(channel: &CStr, payload: &CStr) {
     unsafe { pg_guard_ffi_boundary(|| raw::Async_Notify(channel.as_ptr(), payload.as_ptr())) }
 }
 
+/// Makes the transaction's present snapshot the active one.
+pub unsafe fn push_transaction_snapshot() {
+    // SAFETY: the caller is inside a transaction.
+    unsafe { pg_guard_ffi_boundary(|| raw::PushActiveSnapshot(raw::GetTransactionSnapshot())) }
+}
+
+/// Makes the one before it active again; frees memory and cannot raise an error.
+pub unsafe fn pop_snapshot() {
+    // SAFETY: the caller has pushed one.
+    unsafe { raw::PopActiveSnapshot() }
+}
+
 // These read a variable or the clock and cannot raise an error: the boundary would cost more than they do.
 
 /// How deep inside of transaction blocks we are.
@@ -142,4 +179,19 @@ pub fn now() -> i64 {
 pub fn top_xid() -> u32 {
     // SAFETY: as above.
     unsafe { raw::GetTopTransactionIdIfAny() }.into_inner()
+}
+
+// The first of these raises an error only when 200 lightweight locks are held, and callers of ours hold one at most; the
+// second only for a lock that is not held.
+
+/// Takes a lightweight lock; waits.
+pub unsafe fn lock(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) {
+    // SAFETY: the caller has a lock in shared memory.
+    unsafe { raw::LWLockAcquire(lock, mode) };
+}
+
+/// Gives it back.
+pub unsafe fn unlock(lock: *mut pg_sys::LWLock) {
+    // SAFETY: the caller holds it.
+    unsafe { raw::LWLockRelease(lock) }
 }

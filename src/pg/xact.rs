@@ -193,7 +193,7 @@ impl ActiveSnapshot {
     /// Pushes the transaction's present snapshot.
     pub fn push() -> ActiveSnapshot {
         // SAFETY: inside a transaction.
-        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+        unsafe { super::unbound::push_transaction_snapshot() };
         ActiveSnapshot(())
     }
 
@@ -212,7 +212,7 @@ impl Drop for ActiveSnapshot {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: pushed by us; errors pop the stack themselves.
-            unsafe { pg_sys::PopActiveSnapshot() };
+            unsafe { super::unbound::pop_snapshot() };
         }
     }
 }

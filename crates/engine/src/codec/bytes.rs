@@ -4,6 +4,7 @@ use crate::alloc;
 use crate::error::{Error, Result};
 
 /// Appends a number: seven bits a byte, the low ones first, the high bit set on all but the last.
+#[inline]
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
@@ -33,6 +34,28 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
     Ok(())
+}
+
+/// Appends what `body` appends, behind its length.
+pub(crate) fn put_sized<R>(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>) -> Result<R>) -> Result<R> {
+    let at = out.len();
+    alloc::push(out, 0)?;
+    let result = body(out)?;
+    let len = out.len() - at - 1;
+    // Mostly one byte says the length. For more of them what lies behind moves.
+    let more = varint_len(len as u64) - 1;
+    if more > 0 {
+        alloc::reserve(out, more)?;
+        out.resize(out.len() + more, 0);
+        out.copy_within(at + 1..at + 1 + len, at + 1 + more);
+    }
+    let mut rest = len as u64;
+    for byte in &mut out[at..at + more] {
+        *byte = rest as u8 | 0x80;
+        rest >>= 7;
+    }
+    out[at + more] = rest as u8;
+    Ok(result)
 }
 
 /// A cursor over bytes from outside: whatever they are, it answers or errs.

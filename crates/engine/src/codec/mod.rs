@@ -22,7 +22,7 @@ pub(crate) mod tests;
 
 use std::ops::Range;
 
-pub(crate) use bytes::{Input, put_bytes, put_varint, text, unzigzag, zigzag};
+pub(crate) use bytes::{Input, put_bytes, put_sized, put_varint, text, unzigzag, zigzag};
 pub(crate) use head::{compress, expand};
 pub(crate) use read::decode_within;
 pub use read::{decode, decode_rows, roots};
@@ -49,8 +49,6 @@ pub fn encode(buf: &OpBuf, range: Range<usize>) -> Result<Vec<u8>> {
 pub struct Encoder {
     plan: Plan,
     body: Vec<u8>,
-    section: Vec<u8>,
-    stream: Vec<u8>,
     ends: Vec<usize>,
     values: Vec<Stored>,
     /// Bodies that will not be compressed: like follows like, and trying is a sixth of the cost of encoding.
@@ -75,20 +73,16 @@ impl Encoder {
 
     fn encode_range(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<Vec<u8>> {
         self.plan.make(buf, range.clone())?;
-        self.body.clear();
-        self.section.clear();
-        for &name in &self.plan.names {
-            put_bytes(&mut self.section, buf.name(name).as_bytes())?;
-        }
-        self.put_section(tag::NAMES)?;
-        self.plan.put(&mut self.section)?;
-        self.put_section(tag::SHAPES)?;
-        self.put_streams(buf, range.clone())?;
-        self.put_section(tag::STREAMS)?;
-        origins::put(&mut self.section, buf, range.clone())?;
-        self.put_section(tag::ORIGINS)?;
-        let spans = put_opaque(&mut self.section, buf, range.clone())?;
-        self.put_section(tag::OPAQUE)?;
+        self.sort_by_stream(buf, range.clone())?;
+        let Encoder { plan, body, .. } = self;
+        body.clear();
+        let mut names = plan.names.iter().map(|&name| buf.name(name).as_bytes());
+        put_section(body, tag::NAMES, |out| names.try_for_each(|name| put_bytes(out, name)))?;
+        put_section(body, tag::SHAPES, |out| plan.put(out))?;
+        self.put_streams(buf)?;
+        let body = &mut self.body;
+        put_section(body, tag::ORIGINS, |out| origins::put(out, buf, range.clone()))?;
+        let spans = put_section(body, tag::OPAQUE, |out| put_opaque(out, buf, range.clone()))?;
         let packed = self.compress()?;
         head::seal(Head { ops: range.len(), spans }, &self.body, packed)
     }
@@ -106,27 +100,15 @@ impl Encoder {
         Ok(packed)
     }
 
-    /// Appends a section to the body unless it is empty, and empties it.
-    fn put_section(&mut self, tag: u64) -> Result<()> {
-        if !self.section.is_empty() {
-            alloc::reserve(&mut self.body, 10)?;
-            put_varint(&mut self.body, tag);
-            put_bytes(&mut self.body, &self.section)?;
-            self.section.clear();
-        }
-        Ok(())
-    }
-
     /// Row ids and values, sorted by stream, each stream behind its length.
-    fn put_streams(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<()> {
-        self.sort_by_stream(buf, range)?;
-        let Encoder { plan, section, stream: bytes, ends, values, .. } = self;
-        for (stream, &end) in plan.streams.iter().zip(ends.iter()) {
-            bytes.clear();
-            values::put(bytes, buf, &values[end - stream.len..end])?;
-            put_bytes(section, bytes)?;
-        }
-        Ok(())
+    fn put_streams(&mut self, buf: &OpBuf) -> Result<()> {
+        let Encoder { plan, body, ends, values, .. } = self;
+        put_section(body, tag::STREAMS, |out| {
+            for (stream, &end) in plan.streams.iter().zip(ends.iter()) {
+                put_sized(out, |out| values::put(out, buf, &values[end - stream.len..end]))?;
+            }
+            Ok(())
+        })
     }
 
     fn sort_by_stream(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<()> {
@@ -166,9 +148,21 @@ impl Encoder {
     }
 
     fn held(&self) -> usize {
-        let bytes = self.body.capacity() + self.section.capacity() + self.stream.capacity();
-        bytes + self.values.capacity() * size_of::<Stored>() + self.plan.held()
+        self.body.capacity() + self.values.capacity() * size_of::<Stored>() + self.plan.held()
     }
+}
+
+/// Appends a section to a body unless it is empty.
+fn put_section<R>(body: &mut Vec<u8>, tag: u64, section: impl FnOnce(&mut Vec<u8>) -> Result<R>) -> Result<R> {
+    let at = body.len();
+    alloc::reserve(body, 20)?;
+    put_varint(body, tag);
+    let from = body.len();
+    let result = put_sized(body, section)?;
+    if body.len() == from + 1 {
+        body.truncate(at);
+    }
+    Ok(result)
 }
 
 /// Fills a stream from where it ends on.

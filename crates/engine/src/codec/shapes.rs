@@ -116,8 +116,27 @@ impl<K: Copy + Eq + std::hash::Hash> Numbers<K> {
 }
 
 impl Plan {
-    /// Finds the shapes of a range of operations.
+    /// Finds the shapes of a range of operations. Ranges that look alike follow each other, as transactions of one
+    /// statement do: then the plan stays as it is.
     pub fn make(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<()> {
+        if self.fits(buf, range.clone()) {
+            return Ok(());
+        }
+        let made = self.make_anew(buf, range);
+        if made.is_err() {
+            self.clear();
+        }
+        made
+    }
+
+    /// Is it the plan of this range too? Of names only their numbers matter.
+    fn fits(&self, buf: &OpBuf, range: Range<usize>) -> bool {
+        let ops = buf.stored_ops(range);
+        let looks = |(op, &shape): (&Op, &u32)| self.looks(&self.shapes[shape as usize], op, buf.stored_cells(op));
+        ops.len() == self.of_ops.len() && ops.iter().zip(&self.of_ops).all(looks)
+    }
+
+    fn make_anew(&mut self, buf: &OpBuf, range: Range<usize>) -> Result<()> {
         self.clear();
         alloc::reserve(&mut self.of_ops, range.len())?;
         let (mut last, mut guess) = (None, 0);
@@ -199,8 +218,12 @@ impl Plan {
 
     #[inline]
     fn looks(&self, shape: &PlanShape, op: &Op, cells: &[Cell]) -> bool {
+        let of_table = match op.kind {
+            Kind::Opaque(_) => !is_row(shape.kind),
+            _ => shape.tbl == op.tbl,
+        };
         shape.kind == kind_of(op)
-            && (shape.tbl == op.tbl || matches!(op.kind, Kind::Opaque(_)))
+            && of_table
             && shape.columns.len() == cells.len()
             && self.columns[shape.columns.clone()].iter().zip(cells).all(|(c, cell)| c.name == cell.col)
     }

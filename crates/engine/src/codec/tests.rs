@@ -2,7 +2,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ops::{EventRef, Given, Moment, Number, OpRef, Origin};
+use crate::ops::{EventRef, Given, Moment, Number, OpRef, Origin, kind};
 use crate::{EventId, ValueRef};
 
 /// An operation that owns what it holds.
@@ -137,18 +137,22 @@ fn why() -> impl Strategy<Value = Why> {
     ]
 }
 
-/// Mostly few tables, columns and kinds of value, as in life; runs of the like.
-pub(crate) fn ops() -> impl Strategy<Value = Vec<Owned>> {
+/// Mostly few tables, columns and kinds of value, as in life.
+fn op() -> impl Strategy<Value = Owned> {
     let col = || "[p-s]".prop_map(String::from);
     let tbl = || "[tu]".prop_map(String::from);
-    let op = prop_oneof![
+    prop_oneof![
         4 => (tbl(), text(), vec((col(), cell()), 0..5)).prop_map(|(t, r, c)| Owned::Insert(t, r, c)),
         4 => (tbl(), text(), col(), cell(), why()).prop_map(|(t, r, c, v, o)| Owned::Update(t, r, c, v, o)),
         2 => (tbl(), text()).prop_map(|(t, r)| Owned::Delete(t, r)),
         1 => (prop_oneof![Just(0u64), 4..200u64], 1..9u64, vec(any::<u8>(), 0..9))
             .prop_map(|(k, s, p)| Owned::Opaque(k, s, p)),
-    ];
-    vec((op, prop_oneof![3 => Just(1usize), 1 => 2..12usize]), 0..24)
+    ]
+}
+
+/// The same in runs of the like.
+pub(crate) fn ops() -> impl Strategy<Value = Vec<Owned>> {
+    vec((op(), prop_oneof![3 => Just(1usize), 1 => 2..12usize]), 0..24)
         .prop_map(|runs| runs.into_iter().flat_map(|(op, n)| std::iter::repeat_n(op, n)).collect())
 }
 
@@ -196,6 +200,16 @@ proptest! {
             _ => None,
         });
         prop_assert_eq!(roots(&bytes, &Limits::default()).unwrap(), named.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_kept_encoder_says_what_a_new_one_does(batches in vec(vec(op(), 1..3), 1..8)) {
+        let mut encoder = Encoder::default();
+        for batch in batches.iter().flat_map(|batch| [batch, batch]) {
+            let buf = buffer(batch);
+            let mut fresh = Encoder { untried: encoder.untried, ..Encoder::default() };
+            prop_assert_eq!(encoder.encode(&buf, 0..buf.len()).unwrap(), fresh.encode(&buf, 0..buf.len()).unwrap());
+        }
     }
 
     #[test]
@@ -458,6 +472,19 @@ fn an_opaque_operation_cannot_pose_as_a_row_operation() {
     let mut buf = OpBuf::new();
     buf.opaque(1, 1, b"").unwrap();
     assert!(matches!(encode(&buf, 0..1), Err(Error::Malformed { .. })));
+}
+
+#[test]
+fn an_opaque_operation_is_not_taken_for_the_row_operation_before() {
+    let mut buf = OpBuf::new();
+    let tbl = buf.sym("t");
+    buf.delete(tbl, "1").unwrap();
+    buf.opaque(kind::DELETE, 1, b"").unwrap();
+    let mut encoder = Encoder::default();
+    assert!(matches!(encoder.encode(&buf, 0..2), Err(Error::Malformed { .. })));
+    encoder.encode(&buf, 0..1).unwrap();
+    assert!(matches!(encoder.encode(&buf, 1..2), Err(Error::Malformed { .. })));
+    encoder.encode(&buf, 0..1).unwrap();
 }
 
 #[test]

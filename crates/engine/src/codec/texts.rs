@@ -83,6 +83,10 @@ fn numbers(texts: &[&str], number: impl Fn(&str) -> Option<i64>) -> Result<Optio
 
 fn decimals(out: &mut Vec<u8>, texts: &[&str]) -> Result<Option<u8>> {
     let Some(scale) = forms::scale(texts[0]) else { return Ok(None) };
+    if let [one] = texts {
+        let number = crate::scan::decimal(one, scale);
+        return number.map(|n| put_decimals(out, scale, &[n])).transpose();
+    }
     let Some(found) = numbers(texts, |t| crate::scan::decimal(t, scale))? else { return Ok(None) };
     put_decimals(out, scale, &found).map(Some)
 }

@@ -53,6 +53,9 @@ fn type_of(value: &Stored) -> u8 {
 /// Appends a column.
 pub(crate) fn put(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored]) -> Result<()> {
     let Some(first) = values.first() else { return Ok(()) };
+    if values.len() == 1 {
+        return put_one(out, buf, *first);
+    }
     let first = type_of(first);
     let at = out.len();
     alloc::push(out, first)?;
@@ -79,14 +82,25 @@ pub(crate) fn put(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored]) -> Result<(
     Ok(())
 }
 
+/// Appends a column of one value, as in a transaction of one row: nothing has to be gathered.
+fn put_one(out: &mut Vec<u8>, buf: &OpBuf, value: Stored) -> Result<()> {
+    let at = out.len();
+    alloc::push(out, type_of(&value))?;
+    let mode = match value {
+        Stored::Null => 0,
+        Stored::Bool(b) => b as u8,
+        Stored::Int(n) => ints::put_payload(out, &[n])?,
+        Stored::Float(f) => put_floats(out, &[f])?,
+        Stored::Text(s) | Stored::Json(s) => texts::put(out, &[buf.text(s)])?,
+        Stored::Number(Number::Moment(kind, n)) => texts::put_times(out, Time::of(kind), &mut [n])?,
+        Stored::Number(Number::Decimal(n, scale)) => texts::put_decimals(out, scale, &[n])?,
+    };
+    out[at] |= mode << 3;
+    Ok(())
+}
+
 /// Appends values of one type and returns the mode; `None`, and nothing, if they are of several.
 fn put_typed(out: &mut Vec<u8>, buf: &OpBuf, values: &[Stored], of: u8) -> Result<Option<u8>> {
-    // One value alone, as in a transaction of one row, needs no memory to be gathered in.
-    match values {
-        [Stored::Int(n)] => return ints::put_payload(out, &[*n]).map(Some),
-        [Stored::Text(s) | Stored::Json(s)] => return texts::put(out, &[buf.text(*s)]).map(Some),
-        _ => {}
-    }
     match of {
         NULL => Ok(values.iter().all(|v| type_of(v) == NULL).then_some(0)),
         BOOL => {
