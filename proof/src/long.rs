@@ -41,7 +41,8 @@ const BOUND: f64 = 3.0;
 /// A history of `--events` events.
 pub fn run(args: &Args) -> Outcome {
     let (events, seed) = (args.number("events", 100_000), args.number("seed", 1));
-    let cluster = Cluster::start("long", &["shared_buffers=1GB", "max_wal_size=8GB", "checkpoint_timeout=1h", "autovacuum=on"]);
+    let cluster =
+        Cluster::start("long", &["shared_buffers=1GB", "max_wal_size=8GB", "checkpoint_timeout=1h", "autovacuum=on"]);
     let database = cluster.create_database("long");
     let mut client = cluster.connect(&database);
     let begun = Instant::now();

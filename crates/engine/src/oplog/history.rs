@@ -78,10 +78,12 @@ impl Found {
 
     /// The events with the index of their row, in the order they were found.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (usize, Candidate<'_>)> {
-        self.events.iter().enumerate().map(|(at, &(row, lamport, peer, counter))| {
-            let dot = Dot { lamport, peer: &self.peers[peer as usize], counter };
-            (row as usize, Candidate::new(&self.ops, at, dot))
-        })
+        self.events.iter().enumerate().map(|(at, &(row, ..))| (row as usize, self.event(at)))
+    }
+
+    fn event(&self, at: usize) -> Candidate<'_> {
+        let (_, lamport, peer, counter) = self.events[at];
+        Candidate::new(&self.ops, at, Dot { lamport, peer: &self.peers[peer as usize], counter })
     }
 }
 
@@ -232,26 +234,24 @@ fn rearrange(events: &mut [Candidate<'_>], tagged: &mut [Tag<'_>]) {
 impl Found {
     /// The events by row, of which there are so many.
     pub fn by_row(&self, rows: usize) -> ByRow<'_> {
+        self.by_row_where(rows, |_, _| true)
+    }
+
+    /// Those that `keep` says, given each with its row.
+    pub fn by_row_where(&self, rows: usize, keep: impl Fn(usize, &Candidate<'_>) -> bool) -> ByRow<'_> {
         if self.is_empty() {
             return ByRow::default();
         }
-        let events: Vec<Candidate<'_>> = self.iter().map(|(_, event)| event).collect();
+        let kept = self.iter().zip(0..).filter(|((row, event), _)| keep(*row, event));
+        let mut order: Vec<u32> = kept.map(|(_, at)| at).collect();
+        let row_of = |at: u32| self.events[at as usize].0;
+        // Mostly they are in order already, and a row's own stay in theirs.
+        order.sort_by_key(|at| row_of(*at));
         let mut bounds = vec![0; rows + 1];
-        for &(row, ..) in &self.events {
-            bounds[row as usize + 1] += 1;
-        }
+        order.iter().for_each(|at| bounds[row_of(*at) as usize + 1] += 1);
         for row in 0..rows {
             bounds[row + 1] += bounds[row];
         }
-        if self.events.is_sorted_by_key(|&(row, ..)| row) {
-            return ByRow { events, bounds };
-        }
-        let mut next = bounds.clone();
-        let mut order = vec![0u32; events.len()];
-        for (at, &(row, ..)) in self.events.iter().enumerate() {
-            order[next[row as usize] as usize] = at as u32;
-            next[row as usize] += 1;
-        }
-        ByRow { events: order.into_iter().map(|at| events[at as usize]).collect(), bounds }
+        ByRow { events: order.into_iter().map(|at| self.event(at as usize)).collect(), bounds }
     }
 }
