@@ -1,0 +1,243 @@
+//! What the log has on the rows of a push, as far as it matters.
+//!
+//! First from the end of the log, through the index by lamport, if few runs are younger than the push. Otherwise by row, as
+//! little as will do: of each row's runs first the newest that may beat the push there, by what the keys say they write,
+//! then twice as many, until the row is settled (`merge::settled`) or there are no more such. A row that is not settled
+//! then is read down to the push's least lamport, so that what is decided on is complete.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use crdt_engine::codec::RowSet;
+use crdt_engine::id::Dot;
+use crdt_engine::merge::{self, Candidate};
+use crdt_engine::oplog::{ByRow, Found, Rows};
+use crdt_engine::ops::{OpRef, Origin};
+
+use crate::catalog;
+use crate::error::Result;
+use crate::keys::{self, Touch};
+use crate::pg::relation::Snapshot;
+use crate::pg::xact;
+use crate::store::{self, RowEvents};
+
+/// Runs at the end of the log that are read before the index by row is asked instead: this many and one for every so
+/// many rows. Decoding a run costs as much as looking up a few rows.
+const WINDOW_RUNS: usize = 16;
+const ROWS_A_RUN: usize = 8;
+
+/// The log's events that compete with a batch.
+pub struct Competition {
+    found: Found,
+    /// How many rows the batch is about.
+    rows: usize,
+    /// Of each row, whether it is settled: what was found on it is not all.
+    settled: Vec<bool>,
+    /// Of rows that are not settled everything is here, not only what is as young as the batch.
+    pub whole: bool,
+    /// Events that are older do not count.
+    least: u64,
+}
+
+impl Competition {
+    /// Reads what decides on the rows of a batch whose least effective lamport is `least`.
+    pub fn read(doc: i64, rows: &Rows<'_>, least: u64) -> Result<Competition> {
+        let all: Vec<usize> = (0..rows.len()).collect();
+        Self::of(doc, rows, &all, least, true)
+    }
+
+    /// The whole history of some of the rows.
+    pub fn history(doc: i64, rows: &Rows<'_>, some: &[usize]) -> Result<Competition> {
+        let mut reader = Reader::new(doc, rows, some, 0);
+        if !some.is_empty() {
+            let _now = xact::ActiveSnapshot::push_latest();
+            reader.look_up(some)?;
+            reader.read_rest()?;
+        }
+        Ok(reader.done())
+    }
+
+    /// Has anything come that may decide otherwise? What is settled stays so. The rest is read without looking for what
+    /// settles it: a new event may do that, and then older ones would not be read and counted.
+    pub fn moved(&self, doc: i64, rows: &Rows<'_>, least: u64) -> Result<bool> {
+        let open: Vec<usize> = (0..self.rows).filter(|row| !self.settled[*row]).collect();
+        Ok(!open.is_empty() && Self::of(doc, rows, &open, least, false)?.len() != self.len())
+    }
+
+    fn of(doc: i64, rows: &Rows<'_>, some: &[usize], least: u64, settle: bool) -> Result<Competition> {
+        let _now = xact::ActiveSnapshot::push_latest();
+        let mut reader = Reader::new(doc, rows, some, least);
+        if !reader.read_window(WINDOW_RUNS + some.len() / ROWS_A_RUN)? {
+            reader.look_up(some)?;
+            if settle {
+                reader.read_until_settled()?;
+            }
+            reader.read_rest()?;
+        }
+        Ok(reader.done())
+    }
+
+    /// Whatever was not read, the batch changes nothing of this row.
+    pub fn is_settled(&self, row: usize) -> bool {
+        self.settled[row]
+    }
+
+    /// The events by row; none of settled ones.
+    pub fn by_row(&self) -> ByRow<'_> {
+        self.found.by_row_where(self.rows, |row, event| self.counts(row, event))
+    }
+
+    fn len(&self) -> usize {
+        self.found.iter().filter(|(row, event)| self.counts(*row, event)).count()
+    }
+
+    /// A run that reaches `least` may begin below it: what is older must not be taken for part of the window.
+    fn counts(&self, row: usize, event: &Candidate<'_>) -> bool {
+        !self.settled[row] && (self.whole || event.effective_lamport() >= self.least)
+    }
+}
+
+/// Reads what the log has on some of a batch's rows.
+struct Reader<'r, 'b> {
+    doc: i64,
+    rows: &'r Rows<'b>,
+    least: u64,
+    wanted: RowSet<'b>,
+    names: BTreeMap<i32, String>,
+    found: Found,
+    settled: Vec<bool>,
+    /// Runs that touch rows and have not been read, each row's together. A run's lamports are no less than its counters, so
+    /// those of greater counters come first.
+    unread: Vec<Touch>,
+    /// By peer, the first counter of a run that does not reach `least`: it and those before it are not read.
+    below: BTreeMap<i32, u64>,
+    whole: bool,
+}
+
+impl<'r, 'b> Reader<'r, 'b> {
+    fn new(doc: i64, rows: &'r Rows<'b>, some: &[usize], least: u64) -> Self {
+        Reader {
+            doc,
+            rows,
+            least,
+            wanted: RowSet::new(some.iter().map(|row| rows.key(*row))),
+            names: BTreeMap::new(),
+            found: Found::new(),
+            settled: vec![false; rows.len()],
+            unread: Vec::new(),
+            below: BTreeMap::new(),
+            whole: false,
+        }
+    }
+
+    fn done(self) -> Competition {
+        let Reader { found, rows, settled, whole, least, .. } = self;
+        Competition { found, rows: rows.len(), settled, whole, least }
+    }
+
+    /// Reads the end of the log, if it has few runs that reach `least`.
+    fn read_window(&mut self, budget: usize) -> Result<bool> {
+        let events = store::events_since_lamport(self.doc, self.least, budget, &self.wanted, Snapshot::Active)?;
+        events.map(|events| self.take(&events)).transpose().map(|taken| taken.is_some())
+    }
+
+    /// Looks up which runs touch the rows.
+    fn look_up(&mut self, some: &[usize]) -> Result<()> {
+        let hash = |row: &usize| {
+            let (tbl, id) = self.rows.key(*row);
+            (store::row_hash(tbl, id), *row as u32)
+        };
+        self.unread = keys::touches(self.doc, some.iter().map(hash).collect(), Snapshot::Active)?;
+        self.unread.sort_unstable_by_key(|touch| (touch.row, Reverse(touch.run().1)));
+        Ok(())
+    }
+
+    /// Reads each row's newest runs that may settle it, then twice as many, until it is settled or there are none.
+    fn read_until_settled(&mut self) -> Result<()> {
+        let mut sought: Vec<u8> = (0..self.rows.len()).map(|row| beaten_by(self.rows.events(row))).collect();
+        for round in 0.. {
+            let runs = self.newest(1 << round.min(30), &sought);
+            if runs.is_empty() {
+                break;
+            }
+            let rows = rows_of(&self.unread);
+            self.read(runs)?;
+            let known = self.found.by_row(self.rows.len());
+            for row in rows {
+                let mut open = merge::open_events(known.events(row), self.rows.events(row)).peekable();
+                self.settled[row] = open.peek().is_none();
+                sought[row] = beaten_by(open);
+            }
+            let settled = &self.settled;
+            self.unread.retain(|touch| !settled[touch.row as usize]);
+        }
+        Ok(())
+    }
+
+    /// So many runs of each row that do what is sought there.
+    fn newest(&self, count: usize, sought: &[u8]) -> Vec<(i32, u64)> {
+        let sought = |touch: &&Touch| touch.bits() & sought[touch.row as usize] != 0 && self.reaches(touch);
+        let of_rows = self.unread.chunk_by(|a, b| a.row == b.row);
+        of_rows.flat_map(|of_row| of_row.iter().filter(sought).take(count)).map(Touch::run).collect()
+    }
+
+    /// Reads what is left of rows that are not settled.
+    fn read_rest(&mut self) -> Result<()> {
+        self.read(self.unread.iter().filter(|touch| self.reaches(touch)).map(Touch::run).collect())?;
+        self.whole = self.unread.is_empty();
+        Ok(())
+    }
+
+    /// May the run reach `least`, as far as is known?
+    fn reaches(&self, touch: &Touch) -> bool {
+        let (peer, counter) = touch.run();
+        self.below.get(&peer).is_none_or(|below| counter > *below)
+    }
+
+    /// Reads runs, once each.
+    fn read(&mut self, mut runs: Vec<(i32, u64)>) -> Result<()> {
+        runs.sort_unstable();
+        runs.dedup();
+        let mut events = RowEvents::default();
+        let below = store::read_runs(self.doc, &runs, &self.wanted, self.least, Snapshot::Active, &mut events)?;
+        self.below.extend(below);
+        let mut unread = std::mem::take(&mut self.unread);
+        unread.retain(|touch| !self.reaches(touch) || runs.binary_search(&touch.run()).is_err());
+        self.unread = unread;
+        self.take(&events)
+    }
+
+    /// Notes events by their row.
+    fn take(&mut self, events: &RowEvents) -> Result<()> {
+        for (at, (peer, counter, lamport)) in events.of.iter().enumerate() {
+            let Some(row) = events.ops.row_key(at).and_then(|key| self.rows.find(key)) else { continue };
+            let name = match self.names.entry(*peer) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(catalog::peer_name(*peer)?),
+            };
+            let dot = Dot { lamport: *lamport, peer: name, counter: *counter };
+            self.found.push(row, Candidate::new(&events.ops, at, dot))?;
+        }
+        Ok(())
+    }
+}
+
+/// The rows that runs touch, which lie together.
+fn rows_of(touches: &[Touch]) -> Vec<usize> {
+    touches.chunk_by(|a, b| a.row == b.row).map(|of_row| of_row[0].row as usize).collect()
+}
+
+/// What a run has to do to a row to beat one of these events there: see `merge::settled`. Nothing does where one of them is
+/// a default.
+fn beaten_by<'e, 'a: 'e>(events: impl IntoIterator<Item = &'e Candidate<'a>>) -> u8 {
+    let mut bits = 0;
+    for event in events {
+        bits |= match event.op() {
+            OpRef::Update { origin: Origin::Default(_), .. } | OpRef::Opaque { .. } => return 0,
+            OpRef::Update { col, .. } => keys::column_bit(col) | keys::DELETES,
+            OpRef::Insert { .. } | OpRef::Delete { .. } => keys::DELETES,
+        };
+    }
+    bits
+}
