@@ -1,9 +1,9 @@
 //! What the log has on the rows of a push, as far as it matters.
 //!
 //! First from the end of the log, through the index by lamport, if few runs are younger than the push. Otherwise by row, as
-//! little as will do: of each row's runs first the newest that may beat the push there, by what the keys say they write,
-//! then twice as many, until the row is settled (`merge::settled`) or there are no more such. A row that is not settled
-//! then is read down to the push's least lamport, so that what is decided on is complete.
+//! little as will do: of the runs that were noted last, the newest that may beat the push on a row, by what the keys say
+//! they write there; then twice as many; then of those noted before; until the row is settled (`merge::settled`). A row that
+//! nothing settles is read down to the push's least lamport, so that what is decided on is complete.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,7 +17,8 @@ use crdt_engine::ops::{OpRef, Origin};
 
 use crate::catalog;
 use crate::error::Result;
-use crate::keys::{self, Touch};
+use crate::key_search::{Search, Touch, Wanted};
+use crate::keys;
 use crate::pg::relation::Snapshot;
 use crate::pg::xact;
 use crate::store::{self, RowEvents};
@@ -52,8 +53,7 @@ impl Competition {
         let mut reader = Reader::new(doc, rows, some, 0);
         if !some.is_empty() {
             let _now = xact::ActiveSnapshot::push_latest();
-            reader.look_up(some)?;
-            reader.read_rest()?;
+            reader.read_by_row(some, false)?;
         }
         Ok(reader.done())
     }
@@ -69,11 +69,7 @@ impl Competition {
         let _now = xact::ActiveSnapshot::push_latest();
         let mut reader = Reader::new(doc, rows, some, least);
         if !reader.read_window(WINDOW_RUNS + some.len() / ROWS_A_RUN)? {
-            reader.look_up(some)?;
-            if settle {
-                reader.read_until_settled()?;
-            }
-            reader.read_rest()?;
+            reader.read_by_row(some, settle)?;
         }
         Ok(reader.done())
     }
@@ -142,22 +138,31 @@ impl<'r, 'b> Reader<'r, 'b> {
         events.map(|events| self.take(&events)).transpose().map(|taken| taken.is_some())
     }
 
-    /// Looks up which runs touch the rows.
-    fn look_up(&mut self, some: &[usize]) -> Result<()> {
-        let hash = |row: &usize| {
-            let (tbl, id) = self.rows.key(*row);
-            (store::row_hash(tbl, id), *row as u32)
-        };
-        self.unread = keys::touches(self.doc, some.iter().map(hash).collect(), Snapshot::Active)?;
-        self.unread.sort_unstable_by_key(|touch| (touch.row, Reverse(touch.run().1)));
+    /// Reads what touches some of the rows; in order to `settle` them, no more than that takes.
+    fn read_by_row(&mut self, some: &[usize], settle: bool) -> Result<()> {
+        let rows = self.rows;
+        let wanted = |row: &usize| (store::row_hash(rows.key(*row).0, rows.key(*row).1), *row as u32);
+        let mut wanted: Vec<Wanted> = some.iter().map(wanted).collect();
+        Search::sort(&mut wanted);
+        let mut sought: Vec<u8> = (0..rows.len()).map(|row| beaten_by(rows.events(row))).collect();
+        let mut search = Search::new(self.doc, Snapshot::Active)?;
+        while !wanted.is_empty() && search.next(&wanted, &mut self.unread)? {
+            if settle {
+                self.read_until_settled(&mut sought)?;
+                wanted.retain(|(_, row)| !self.settled[*row as usize]);
+            }
+        }
+        self.read(self.unread.iter().filter(|touch| self.reaches(touch)).map(Touch::run).collect())?;
+        self.whole = self.unread.is_empty();
         Ok(())
     }
 
-    /// Reads each row's newest runs that may settle it, then twice as many, until it is settled or there are none.
-    fn read_until_settled(&mut self) -> Result<()> {
-        let mut sought: Vec<u8> = (0..self.rows.len()).map(|row| beaten_by(self.rows.events(row))).collect();
+    /// Reads each row's newest run that may settle it, of those found so far, then twice as many, until it is settled or there
+    /// are none.
+    fn read_until_settled(&mut self, sought: &mut [u8]) -> Result<()> {
+        self.unread.sort_unstable_by_key(|touch| (touch.row, Reverse(touch.run().1)));
         for round in 0.. {
-            let runs = self.newest(1 << round.min(30), &sought);
+            let runs = self.newest(1 << round.min(30), sought);
             if runs.is_empty() {
                 break;
             }
@@ -180,13 +185,6 @@ impl<'r, 'b> Reader<'r, 'b> {
         let sought = |touch: &&Touch| touch.bits() & sought[touch.row as usize] != 0 && self.reaches(touch);
         let of_rows = self.unread.chunk_by(|a, b| a.row == b.row);
         of_rows.flat_map(|of_row| of_row.iter().filter(sought).take(count)).map(Touch::run).collect()
-    }
-
-    /// Reads what is left of rows that are not settled.
-    fn read_rest(&mut self) -> Result<()> {
-        self.read(self.unread.iter().filter(|touch| self.reaches(touch)).map(Touch::run).collect())?;
-        self.whole = self.unread.is_empty();
-        Ok(())
     }
 
     /// May the run reach `least`, as far as is known?

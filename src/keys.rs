@@ -31,8 +31,6 @@ const PART_BYTES: usize = 8000;
 /// How full pages are on average, in hundredths: few have a second part. Hashes fall on pages by chance, a thousand give or
 /// take thirty.
 const FILL: usize = 90;
-/// Pages that a search passes in the index rather than look the next wanted one up, for each hash.
-const PASSED: usize = 32;
 /// Sets of a tier that are merged into one of the next.
 const FAN: usize = 8;
 /// Entries that a set of the first tier may have; each further tier's may have [`FAN`] times as many.
@@ -48,29 +46,9 @@ const MAX_PAGES: usize = 1 << (TIER_SHIFT - PAGES_SHIFT);
 pub const DELETES: u8 = 1 << COLUMN_BITS;
 const COLUMN_BITS: u32 = 7;
 /// Of a run of which nothing is known but that it touches the row.
-const ANYTHING: u8 = u8::MAX;
+pub const ANYTHING: u8 = u8::MAX;
 /// Where a key has its bits.
 const BITS: i64 = ANYTHING as i64;
-
-/// A run that touches a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Touch {
-    /// The row, by the number that it was asked for with.
-    pub row: u32,
-    run: Entry,
-}
-
-impl Touch {
-    /// The run's peer and first counter.
-    pub fn run(&self) -> (i32, u64) {
-        (self.run.peer, self.run.counter())
-    }
-
-    /// What it does to the row: some of these bits and nothing else.
-    pub fn bits(&self) -> u8 {
-        self.run.bits()
-    }
-}
 
 /// The bit of a column: stable, it is stored.
 pub fn column_bit(name: &str) -> u8 {
@@ -140,7 +118,7 @@ pub fn hash_of(key: i64) -> i64 {
 }
 
 /// What pages know of a hash.
-fn upper_half(hash: i64) -> u32 {
+pub fn upper_half(hash: i64) -> u32 {
     (hash as u64 >> 32) as u32
 }
 
@@ -151,9 +129,14 @@ fn set_number(tier: i64, entries: usize, width: usize, next: i64) -> i64 {
 }
 
 /// The page of a hash in a set.
-fn page_of(set: i64, hash: u32) -> u32 {
+pub fn page_of(set: i64, hash: u32) -> u32 {
     let pages = (set >> PAGES_SHIFT) as u64 % MAX_PAGES as u64 + 1;
     ((u64::from(hash) * pages) >> 32) as u32
+}
+
+/// When a set was made, among those of its doc.
+pub fn age(set: i64) -> i64 {
+    set % (1 << PAGES_SHIFT)
 }
 
 fn count(runs: &[NewRun]) -> usize {
@@ -259,48 +242,12 @@ fn take_set(names: &Names, pages: &Relation, doc: i64, set: i64, into: &mut Vec<
     Ok(())
 }
 
-fn malformed() -> Error {
+pub fn malformed() -> Error {
     Error::new(state::CORRUPT, "malformed page in crdt.event_key_page")
 }
 
-/// A row that is looked for: its hash, and a number to name it by.
-pub type Wanted = (i64, u32);
-
-/// Runs that touch rows, or seem to: who asks looks for the row itself there. Sets of pages are merged by others meanwhile,
-/// so the snapshot must be one: not [`Snapshot::Committed`].
-pub fn touches(doc: i64, mut rows: Vec<Wanted>, snapshot: Snapshot) -> Result<Vec<Touch>> {
-    let names = catalog::names()?;
-    // As pages have them.
-    rows.sort_unstable_by_key(|(hash, _)| *hash as u64);
-    let Some((first, _)) = rows.first() else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    let key_of = |hash: i64| [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(hash_of(hash)))];
-    let log = Relation::open(names.run, Lock::AccessShare);
-    let mut single = IndexScan::new(&log, names.run_row, snapshot, &key_of(*first), false);
-    let small = Relation::open(names.key, Lock::AccessShare);
-    let mut several = IndexScan::new(&small, names.key_pkey, snapshot, &key_of(*first), false);
-    for (hash, row) in rows.iter().copied() {
-        entry::check_interrupts();
-        let touch = |peer, counter| Touch { row, run: Entry::new(upper_half(hash), peer, counter as u64, ANYTHING) };
-        single.again(&key_of(hash));
-        while let Some(run) = single.next_row() {
-            alloc::push(&mut found, touch(run.i32(2), run.i64(3)))?;
-        }
-        several.again(&key_of(hash));
-        while let Some(run) = several.next_row() {
-            alloc::push(&mut found, touch(run.i32(3), run.i64(4)))?;
-        }
-    }
-    drop((single, several));
-    let pages = Relation::open(names.page, Lock::AccessShare);
-    for set in sets_of(&names, &pages, doc, None, snapshot)? {
-        search_set(&names, &pages, (doc, set), &rows, snapshot, &mut found)?;
-    }
-    Ok(found)
-}
-
 /// The sets of a doc, of one tier or all, by skipping from one to the next through the index.
-fn sets_of(names: &Names, pages: &Relation, doc: i64, tier: Option<i64>, snapshot: Snapshot) -> Result<Vec<i64>> {
+pub fn sets_of(names: &Names, pages: &Relation, doc: i64, tier: Option<i64>, snapshot: Snapshot) -> Result<Vec<i64>> {
     let mut above = tier.map_or(-1, |t| (t << TIER_SHIFT) - 1);
     let end = tier.map_or(i64::MAX, |t| ((t + 1) << TIER_SHIFT) - 1);
     let key_of = |above: i64| -> [Key<'_>; 3] {
@@ -314,61 +261,6 @@ fn sets_of(names: &Names, pages: &Relation, doc: i64, tier: Option<i64>, snapsho
         scan.again(&key_of(above));
     }
     Ok(sets)
-}
-
-/// Looks for rows, given in order, in a set's pages; each page is read once.
-fn search_set(
-    names: &Names,
-    pages: &Relation,
-    (doc, set): (i64, i64),
-    rows: &[Wanted],
-    snapshot: Snapshot,
-    found: &mut Vec<Touch>,
-) -> Result<()> {
-    let page = |row: &Wanted| page_of(set, upper_half(row.0));
-    let of_page = |wanted: u32| {
-        let from = rows.partition_point(|row| page(row) < wanted);
-        let alike = rows[from..].partition_point(|row| page(row) == wanted);
-        &rows[from..from + alike]
-    };
-    let key_of = |from: u32, to: u32| {
-        let (from, to) = (Field::I64(i64::from(from)), Field::I64(i64::from(to)));
-        [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Ge, from), (3, Cmp::Le, to)]
-    };
-    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
-    let (first, last) = (page(first), page(last));
-    let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &key_of(first, last), false);
-    if (last - first) as usize <= rows.len() * PASSED {
-        let mut scan = scan.reading_entries();
-        while let Some(row) = scan.next_where(3, |page| !of_page(page as u32).is_empty()) {
-            entry::check_interrupts();
-            search_part(&row, of_page(row.i64(3) as u32), found)?;
-        }
-        return Ok(());
-    }
-    for alike in rows.chunk_by(|a, b| page(a) == page(b)) {
-        entry::check_interrupts();
-        scan.again(&key_of(page(&alike[0]), page(&alike[0])));
-        // A page with a row that many runs touch has several parts.
-        while let Some(row) = scan.next_row() {
-            search_part(&row, alike, found)?;
-        }
-    }
-    Ok(())
-}
-
-/// Looks for rows in a part of their page.
-fn search_part(part: &Row<'_>, rows: &[Wanted], found: &mut Vec<Touch>) -> Result<()> {
-    part.with_bytes(5, |bytes| {
-        let part = Page::read(bytes).ok_or_else(malformed)?;
-        for (hash, row) in rows {
-            for run in part.find(upper_half(*hash)) {
-                alloc::push(found, Touch { row: *row, run })?;
-            }
-        }
-        Ok(())
-    })
-    .ok_or_else(malformed)?
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@
 //! | [`track`] and [`ddl`] | docs and tracked tables; partitions that come and go |
 //! | [`capture`] | plain SQL into operations |
 //! | [`flush`] | operations into the log at commit |
-//! | [`store`], [`keys`] and [`key_page`] | the log; which runs touch which rows |
+//! | [`store`] | the log |
+//! | [`keys`], [`key_page`] and [`key_search`] | which runs touch which rows |
 //! | [`push`] and [`seen`] | events from outside; requests that were accepted before |
 //! | [`ingest`] | a batch into a doc, all or nothing |
 //! | [`materialize`] | what a batch does to rows |
@@ -53,6 +54,7 @@ mod generic;
 mod history;
 mod ingest;
 mod key_page;
+mod key_search;
 mod keys;
 mod materialize;
 mod notifier;

@@ -13,9 +13,9 @@ use crdt_engine::{Limits, alloc};
 use crate::catalog;
 use crate::docstate::Head;
 use crate::error::{Error, Result, state};
-use crate::keys;
 use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
 use crate::pg::{entry, xact};
+use crate::{key_search, keys};
 
 /// A run is cut at this many operations: decoding a run to find one row stays cheap.
 pub const RUN_OPS: usize = 512;
@@ -330,8 +330,7 @@ pub struct RowEvents {
 
 /// All of the log's events on a row, through the index by row.
 pub fn events_on_row(doc: i64, tbl: &str, row: &str, snapshot: Snapshot) -> Result<RowEvents> {
-    let touches = keys::touches(doc, vec![(row_hash(tbl, row), 0)], snapshot)?;
-    let mut runs: Vec<(i32, u64)> = touches.iter().map(keys::Touch::run).collect();
+    let mut runs = key_search::runs_of(doc, row_hash(tbl, row), snapshot)?;
     runs.sort_unstable();
     runs.dedup();
     let mut found = RowEvents::default();

@@ -17,7 +17,7 @@ use super::Candidate;
 use crate::id::Stamp;
 use crate::ops::{OpRef, Origin};
 
-/// Nothing of the batch can show, of which `known` are some of the log's events on the row, any.
+/// Whether nothing of a batch can show on a row, `known` being any of the log's events there.
 pub fn settled(known: &[Candidate<'_>], batch: &[Candidate<'_>]) -> bool {
     open_events(known, batch).next().is_none()
 }
