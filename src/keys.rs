@@ -16,11 +16,11 @@ use crdt_engine::alloc;
 use crdt_engine::ops::OpBuf;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::catalog::{self, Names};
+use crate::catalog::Names;
 use crate::error::{Error, Result, state};
 use crate::key_page::{self, Entry, Page};
 use crate::pg::lock::{self, Space};
-use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Key, Lock, Relation, Row, Snapshot};
+use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Key, Lock, Relation, Snapshot};
 use crate::pg::{entry, xact};
 use crate::store::{Author, NewRun, lock_class, row_hash};
 
