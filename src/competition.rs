@@ -9,9 +9,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use crdt_engine::alloc;
 use crdt_engine::codec::RowSet;
 use crdt_engine::id::Dot;
-use crdt_engine::merge::{self, Candidate};
+use crdt_engine::merge::{Candidate, Greatest};
 use crdt_engine::oplog::{ByRow, Found, Rows};
 use crdt_engine::ops::{OpRef, Origin};
 
@@ -81,7 +82,7 @@ impl Competition {
 
     /// The events by row; none of settled ones.
     pub fn by_row(&self) -> ByRow<'_> {
-        self.found.by_row_where(self.rows, |row, event| self.counts(row, event))
+        self.found.by_row_where(self.rows, 0, |row, event| self.counts(row, event))
     }
 
     fn len(&self) -> usize {
@@ -103,8 +104,7 @@ struct Reader<'r, 'b> {
     names: BTreeMap<i32, String>,
     found: Found,
     settled: Vec<bool>,
-    /// Runs that touch rows and have not been read, each row's together. A run's lamports are no less than its counters, so
-    /// those of greater counters come first.
+    /// Runs that touch rows, were found and have not been read.
     unread: Vec<Touch>,
     /// By peer, the first counter of a run that does not reach `least`: it and those before it are not read.
     below: BTreeMap<i32, u64>,
@@ -144,47 +144,47 @@ impl<'r, 'b> Reader<'r, 'b> {
         let wanted = |row: &usize| (store::row_hash(rows.key(*row).0, rows.key(*row).1), *row as u32);
         let mut wanted: Vec<Wanted> = some.iter().map(wanted).collect();
         Search::sort(&mut wanted);
-        let mut sought: Vec<u8> = (0..rows.len()).map(|row| beaten_by(rows.events(row))).collect();
         let mut search = Search::new(self.doc, Snapshot::Active)?;
+        let mut open = Open::new(rows);
+        // All keys of a run lie in one place: what was left unread is not found again, and is not what is sought.
+        let mut left = Vec::new();
         while !wanted.is_empty() && search.next(&wanted, &mut self.unread)? {
             if settle {
-                self.read_until_settled(&mut sought)?;
+                self.read_until_settled(&mut open)?;
                 wanted.retain(|(_, row)| !self.settled[*row as usize]);
             }
+            alloc::extend(&mut left, &self.unread)?;
+            self.unread.clear();
         }
+        left.retain(|touch: &Touch| !self.settled[touch.row as usize]);
+        self.unread = left;
         self.read(self.unread.iter().filter(|touch| self.reaches(touch)).map(Touch::run).collect())?;
         self.whole = self.unread.is_empty();
         Ok(())
     }
 
-    /// Reads each row's newest run that may settle it, of those found so far, then twice as many, until it is settled or there
-    /// are none.
-    fn read_until_settled(&mut self, sought: &mut [u8]) -> Result<()> {
+    /// Reads each row's newest run that may settle it, of those found last, then twice as many, until it is settled or there
+    /// are none. A run's lamports are no less than its counters, so those of greater counters come first.
+    fn read_until_settled(&mut self, open: &mut Open<'_, '_>) -> Result<()> {
         self.unread.sort_unstable_by_key(|touch| (touch.row, Reverse(touch.run().1)));
         for round in 0.. {
-            let runs = self.newest(1 << round.min(30), sought);
+            let sought = |touch: &&Touch| touch.bits() & open.sought[touch.row as usize] != 0 && self.reaches(touch);
+            let of_rows = self.unread.chunk_by(|a, b| a.row == b.row);
+            let newest = of_rows.flat_map(|of_row| of_row.iter().filter(sought).take(1 << round.min(30)));
+            let (runs, before): (Vec<_>, _) = (newest.map(Touch::run).collect(), self.found.len());
             if runs.is_empty() {
                 break;
             }
             let rows = rows_of(&self.unread);
             self.read(runs)?;
-            let known = self.found.by_row(self.rows.len());
+            let known = self.found.by_row_where(self.rows.len(), before, |_, _| true);
             for row in rows {
-                let mut open = merge::open_events(known.events(row), self.rows.events(row)).peekable();
-                self.settled[row] = open.peek().is_none();
-                sought[row] = beaten_by(open);
+                self.settled[row] |= open.close(row, known.events(row));
             }
             let settled = &self.settled;
             self.unread.retain(|touch| !settled[touch.row as usize]);
         }
         Ok(())
-    }
-
-    /// So many runs of each row that do what is sought there.
-    fn newest(&self, count: usize, sought: &[u8]) -> Vec<(i32, u64)> {
-        let sought = |touch: &&Touch| touch.bits() & sought[touch.row as usize] != 0 && self.reaches(touch);
-        let of_rows = self.unread.chunk_by(|a, b| a.row == b.row);
-        of_rows.flat_map(|of_row| of_row.iter().filter(sought).take(count)).map(Touch::run).collect()
     }
 
     /// May the run reach `least`, as far as is known?
@@ -226,9 +226,37 @@ fn rows_of(touches: &[Touch]) -> Vec<usize> {
     touches.chunk_by(|a, b| a.row == b.row).map(|of_row| of_row[0].row as usize).collect()
 }
 
-/// What a run has to do to a row to beat one of these events there: see `merge::settled`. Nothing does where one of them is
-/// a default.
-fn beaten_by<'e, 'a: 'e>(events: impl IntoIterator<Item = &'e Candidate<'a>>) -> u8 {
+/// The batch's events that nothing is known to make void.
+struct Open<'r, 'b> {
+    rows: &'r Rows<'b>,
+    /// Of each event, whether it is void.
+    void: Vec<bool>,
+    /// Of each row, what a run has to do to it to make one of the others void.
+    sought: Vec<u8>,
+}
+
+impl<'r, 'b> Open<'r, 'b> {
+    fn new(rows: &'r Rows<'b>) -> Self {
+        let events = rows.len().checked_sub(1).map_or(0, |last| rows.range(last).end);
+        let sought = (0..rows.len()).map(|row| made_void_by(rows.events(row).iter())).collect();
+        Open { rows, void: vec![false; events], sought }
+    }
+
+    /// Notes what some events that have been read make void on a row. True: that is all.
+    fn close(&mut self, row: usize, read: &[Candidate<'_>]) -> bool {
+        let greatest = Greatest::of(read);
+        let void = &mut self.void[self.rows.range(row)];
+        let events = self.rows.events(row).iter();
+        events.clone().zip(void.iter_mut()).for_each(|(event, void)| *void |= greatest.makes_void(event));
+        let open = events.zip(void.iter()).filter(|(_, void)| !**void);
+        self.sought[row] = made_void_by(open.map(|(event, _)| event));
+        void.iter().all(|void| *void)
+    }
+}
+
+/// What a run has to do to a row to make one of these events void: see `merge::settled`. Where one of them is a default,
+/// nothing is worth looking for.
+fn made_void_by<'e, 'a: 'e>(events: impl Iterator<Item = &'e Candidate<'a>>) -> u8 {
     let mut bits = 0;
     for event in events {
         bits |= match event.op() {

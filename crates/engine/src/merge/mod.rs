@@ -31,7 +31,7 @@ use crate::planted::{self, Bug};
 use crate::value::ValueRef;
 
 pub use crate::event::Candidate;
-pub use settled::{open_events, settled};
+pub use settled::{Greatest, settled};
 pub use window::{LastDelete, Merged, Patch, RowMerge, may_need_history, merge_row, merge_row_with_history};
 
 /// One visible cell and the event that won it.

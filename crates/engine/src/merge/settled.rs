@@ -19,28 +19,21 @@ use crate::ops::{OpRef, Origin};
 
 /// Whether nothing of a batch can show on a row, `known` being any of the log's events there.
 pub fn settled(known: &[Candidate<'_>], batch: &[Candidate<'_>]) -> bool {
-    open_events(known, batch).next().is_none()
-}
-
-/// The batch's events on a row that no known event makes void.
-pub fn open_events<'s, 'a>(
-    known: &[Candidate<'s>],
-    batch: &'s [Candidate<'a>],
-) -> impl Iterator<Item = &'s Candidate<'a>> {
     let greatest = Greatest::of(known);
-    batch.iter().filter(move |event| !greatest.makes_void(event))
+    batch.iter().all(|event| greatest.makes_void(event))
 }
 
-/// The greatest stamps among some events.
-#[derive(Default)]
-struct Greatest<'a> {
+/// The greatest stamps among some events of a row.
+#[derive(Debug, Default)]
+pub struct Greatest<'a> {
     delete: Option<Stamp<'a>>,
     /// Of those that write a cell, defaults aside.
     cells: BTreeMap<&'a str, Stamp<'a>>,
 }
 
 impl<'a> Greatest<'a> {
-    fn of(events: &[Candidate<'a>]) -> Self {
+    /// Those of these.
+    pub fn of(events: &[Candidate<'a>]) -> Self {
         let mut greatest = Greatest::default();
         for event in events {
             let stamp = event.stamp();
@@ -59,7 +52,8 @@ impl<'a> Greatest<'a> {
         *greatest = stamp.max(*greatest);
     }
 
-    fn makes_void(&self, event: &Candidate<'_>) -> bool {
+    /// Whether one of them makes an event of a batch void.
+    pub fn makes_void(&self, event: &Candidate<'_>) -> bool {
         let stamp = event.stamp();
         let deleted = self.delete.is_some_and(|delete| delete > stamp);
         match event.op() {

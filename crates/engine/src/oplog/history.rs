@@ -206,6 +206,11 @@ impl<'a> Rows<'a> {
         self.0.events(row)
     }
 
+    /// Where the events on the row of this index lie among all.
+    pub fn range(&self, row: usize) -> Range<usize> {
+        self.0.bounds[row] as usize..self.0.bounds[row + 1] as usize
+    }
+
     /// The rows of a range of indices, which begin at 0 then.
     pub fn part(&self, rows: Range<usize>) -> Self {
         let bounds = &self.0.bounds[rows.start..=rows.end];
@@ -234,16 +239,16 @@ fn rearrange(events: &mut [Candidate<'_>], tagged: &mut [Tag<'_>]) {
 impl Found {
     /// The events by row, of which there are so many.
     pub fn by_row(&self, rows: usize) -> ByRow<'_> {
-        self.by_row_where(rows, |_, _| true)
+        self.by_row_where(rows, 0, |_, _| true)
     }
 
-    /// Those that `keep` says, given each with its row.
-    pub fn by_row_where(&self, rows: usize, keep: impl Fn(usize, &Candidate<'_>) -> bool) -> ByRow<'_> {
-        if self.is_empty() {
+    /// Those that `keep` says, given each with its row, of the events from the one that was found as number `from` on.
+    pub fn by_row_where(&self, rows: usize, from: usize, keep: impl Fn(usize, &Candidate<'_>) -> bool) -> ByRow<'_> {
+        let found = (from..self.len()).filter(|at| keep(self.events[*at].0 as usize, &self.event(*at)));
+        let mut order: Vec<u32> = found.map(|at| at as u32).collect();
+        if order.is_empty() {
             return ByRow::default();
         }
-        let kept = self.iter().zip(0..).filter(|((row, event), _)| keep(*row, event));
-        let mut order: Vec<u32> = kept.map(|(_, at)| at).collect();
         let row_of = |at: u32| self.events[at as usize].0;
         // Mostly they are in order already, and a row's own stay in theirs.
         order.sort_by_key(|at| row_of(*at));
