@@ -12,7 +12,7 @@ pub struct Entry {
     /// The upper half of the row's hash. Who finds a run by it looks for the row itself there, so a few too many are found.
     pub hash: u32,
     pub peer: i32,
-    /// The run's first counter, which needs 53 bits, and the [bits](super::keys) in the lowest byte: millions of entries are
+    /// The run's first counter, which needs 53 bits, and the bits of `keys.rs` in the lowest byte: millions of entries are
     /// held at once.
     counter_and_bits: u64,
 }
