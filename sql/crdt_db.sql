@@ -82,7 +82,7 @@ CREATE TABLE crdt.event_key_page (
 ALTER TABLE crdt.event_key_page ALTER COLUMN entries SET STORAGE EXTERNAL;
 ALTER TABLE crdt.event_key_page SET (toast_tuple_target = 8160);
 CREATE SEQUENCE crdt.page_set AS bigint;
-COMMENT ON TABLE crdt.event_key_page IS 'Which large runs touch a row: sets of pages of (hash, run), each for an equal part of all hashes';
+COMMENT ON TABLE crdt.event_key_page IS 'Which large runs touch a row: sets of pages of (hash, what the run does, run), each for an equal part of all hashes';
 COMMENT ON SEQUENCE crdt.page_set IS 'Numbers the sets of crdt.event_key_page';
 
 CREATE TABLE crdt.tracked_table (

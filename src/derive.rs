@@ -12,8 +12,9 @@ use crdt_engine::{OpRef, Origin, ValueRef};
 
 use crate::apply::{Action, RowChange, TableChange};
 use crate::catalog::Table;
+use crate::competition::Competition;
 use crate::error::Result;
-use crate::materialize::{self, Captured};
+use crate::materialize::Captured;
 use crate::rows::{self, RowNow};
 
 /// What was seen of one row that was meant to change.
@@ -254,8 +255,8 @@ impl Deriving<'_, '_> {
         }
         let mut wanted: Vec<usize> = self.pending.iter().map(|(i, _)| *i).collect();
         wanted.dedup();
-        let found = materialize::history_of(self.doc, self.rows, &wanted)?;
-        let history = found.by_row(self.rows.len());
+        let found = Competition::history(self.doc, self.rows, &wanted)?;
+        let history = found.by_row();
         for (index, op) in std::mem::take(&mut self.pending) {
             let events = history.events(index).iter().chain(self.rows.events(index)).copied();
             let since = replay_row(events).last_delete.map(event_ref);

@@ -1,6 +1,6 @@
 //! What happened, for people: a row's history, and what a run of the log says.
 
-use crdt_engine::codec::{self, RowSet};
+use crdt_engine::codec;
 use crdt_engine::id::Dot;
 use crdt_engine::merge::{Candidate, RowView, replay_row};
 use crdt_engine::ops::{EventRef, kind};
@@ -60,9 +60,7 @@ pub fn run_ops(args: &Args<'_>) -> Result<Out> {
 /// The lines of one doc.
 fn of_doc(table: &Table, doc: i64, row: &str, lines: &mut Rows) -> Result<()> {
     let log = Log::open(doc)?;
-    let hashes = [store::row_hash(&table.alias, row)];
-    let wanted = RowSet::new([(table.alias.as_str(), row)]);
-    let found = store::events_on_rows(doc, &hashes, &wanted, 0, Snapshot::Active)?;
+    let found = store::events_on_row(doc, &table.alias, row, Snapshot::Active)?;
     let mut events: Vec<(Candidate<'_>, RunHead)> = Vec::new();
     for (at, (peer, counter, lamport)) in found.of.iter().enumerate() {
         // What we wrote ourselves and have not committed is nobody's history yet.

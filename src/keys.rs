@@ -7,15 +7,22 @@
 //! A page holds the hashes of an equal part of all, as a bucket of a hash table does: so it is found by equality. A
 //! search for the last page that begins at or below a hash costs several times that, because PostgreSQL looks at every
 //! entry of the index's page that might do.
+//!
+//! An entry also tells in eight bits what the run does to the row, so that who looks for a cell's newest write passes over
+//! most runs: whether it deletes it, and by seven bits which columns it writes. What is no entry of a page has no bits, and
+//! may do anything.
 
 use crdt_engine::alloc;
+use crdt_engine::ops::OpBuf;
+use xxhash_rust::xxh3::xxh3_64;
 
-use crate::catalog::{self, Names};
+use crate::catalog::Names;
 use crate::error::{Error, Result, state};
+use crate::key_page::{self, Entry, Page};
 use crate::pg::lock::{self, Space};
-use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Key, Lock, Relation, Row, Snapshot};
+use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Key, Lock, Relation, Snapshot};
 use crate::pg::{entry, xact};
-use crate::store::{Author, NewRun, get_varint, lock_class, put_varint};
+use crate::store::{Author, NewRun, lock_class, row_hash};
 
 /// A flush that touches more rows than this indexes them as pages.
 const SMALL: usize = 16;
@@ -24,8 +31,6 @@ const PART_BYTES: usize = 8000;
 /// How full pages are on average, in hundredths: few have a second part. Hashes fall on pages by chance, a thousand give or
 /// take thirty.
 const FILL: usize = 90;
-/// Pages that a search passes in the index rather than look the next wanted one up, for each hash.
-const PASSED: usize = 32;
 /// Sets of a tier that are merged into one of the next.
 const FAN: usize = 8;
 /// Entries that a set of the first tier may have; each further tier's may have [`FAN`] times as many.
@@ -37,17 +42,83 @@ const TIER_SHIFT: u32 = 60;
 const PAGES_SHIFT: u32 = 40;
 const MAX_PAGES: usize = 1 << (TIER_SHIFT - PAGES_SHIFT);
 
-/// One row touched by one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    /// The upper half of the row's hash. Who finds a run by it looks for the row itself there, so a few too many are found.
-    hash: u32,
-    peer: i32,
-    counter: u64,
+/// The bit of a run that deletes the row.
+pub const DELETES: u8 = 1 << COLUMN_BITS;
+const COLUMN_BITS: u32 = 7;
+/// Of a run of which nothing is known but that it touches the row.
+pub const ANYTHING: u8 = u8::MAX;
+/// Where a key has its bits.
+const BITS: i64 = ANYTHING as i64;
+
+/// The bit of a column: stable, it is stored.
+pub fn column_bit(name: &str) -> u8 {
+    1 << (xxh3_64(name.as_bytes()) % u64::from(COLUMN_BITS))
+}
+
+/// The keys of the rows that operations `from..to` touch, in order and each once: a row's hash with the bits of what is done
+/// to it in the place of the lowest byte.
+pub fn of_ops(ops: &OpBuf, from: usize, to: usize) -> Result<Vec<i64>> {
+    let mut keys: Vec<i64> = Vec::new();
+    let mut bits = Bits::new(ops, to - from)?;
+    for i in from..to {
+        // Several updates of one row mostly follow each other.
+        if i > from && ops.shares_row(i) {
+            *keys.last_mut().expect("the row before has a key") |= bits.of(i);
+        } else if let Some((tbl, row)) = ops.row_key(i) {
+            alloc::push(&mut keys, row_hash(tbl, row) & !BITS | bits.of(i))?;
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup_by(|key, kept| {
+        let same = *key & !BITS == *kept & !BITS;
+        if same {
+            *kept |= *key;
+        }
+        same
+    });
+    Ok(keys)
+}
+
+/// What operations do to their rows.
+struct Bits<'o> {
+    ops: &'o OpBuf,
+    /// The bit of each name; none before it is needed.
+    columns: Vec<u8>,
+}
+
+impl<'o> Bits<'o> {
+    fn new(ops: &'o OpBuf, count: usize) -> Result<Bits<'o>> {
+        // A single operation's row is no entry of a page.
+        let names = if count == 1 { 0 } else { ops.names() };
+        Ok(Bits { ops, columns: alloc::filled(0, names)? })
+    }
+
+    fn of(&mut self, i: usize) -> i64 {
+        if self.columns.is_empty() {
+            return BITS;
+        }
+        if self.ops.is_delete(i) {
+            return i64::from(DELETES);
+        }
+        let mut bits = 0;
+        for column in self.ops.columns(i) {
+            let bit = &mut self.columns[column.index()];
+            if *bit == 0 {
+                *bit = column_bit(self.ops.name(column));
+            }
+            bits |= *bit;
+        }
+        i64::from(bits)
+    }
+}
+
+/// The hash of a key, as runs about few rows carry it.
+pub fn hash_of(key: i64) -> i64 {
+    key & !BITS
 }
 
 /// What pages know of a hash.
-fn upper_half(hash: i64) -> u32 {
+pub fn upper_half(hash: i64) -> u32 {
     (hash as u64 >> 32) as u32
 }
 
@@ -58,9 +129,14 @@ fn set_number(tier: i64, entries: usize, width: usize, next: i64) -> i64 {
 }
 
 /// The page of a hash in a set.
-fn page_of(set: i64, hash: u32) -> u32 {
+pub fn page_of(set: i64, hash: u32) -> u32 {
     let pages = (set >> PAGES_SHIFT) as u64 % MAX_PAGES as u64 + 1;
     ((u64::from(hash) * pages) >> 32) as u32
+}
+
+/// When a set was made, among those of its doc.
+pub fn age(set: i64) -> i64 {
+    set % (1 << PAGES_SHIFT)
 }
 
 fn count(runs: &[NewRun]) -> usize {
@@ -82,10 +158,10 @@ pub fn index(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> 
         let rel = Relation::open(names.key, Lock::RowExclusive);
         let mut inserter = Inserter::new(&rel);
         for run in runs {
-            for hash in run.keys.iter().skip(1) {
+            for key in run.keys.iter().skip(1) {
                 inserter.insert(&[
                     Field::I64(author.doc),
-                    Field::I64(*hash),
+                    Field::I64(hash_of(*key)),
                     Field::I32(author.peer),
                     Field::I64(run.counter_start as i64),
                 ]);
@@ -96,7 +172,7 @@ pub fn index(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> 
     let mut entries = Vec::new();
     alloc::reserve(&mut entries, count)?;
     for run in runs.iter().filter(|r| r.keys.len() > 1) {
-        let entry = |hash: &i64| Entry { hash: upper_half(*hash), peer: author.peer, counter: run.counter_start };
+        let entry = |key: &i64| Entry::new(upper_half(*key), author.peer, run.counter_start, *key as u8);
         entries.extend(run.keys.iter().map(entry));
     }
     let pages = Relation::open(names.page, Lock::RowExclusive);
@@ -114,8 +190,7 @@ fn tier_of(entries: usize) -> i64 {
 fn write_set(names: &Names, pages: &Relation, doc: i64, tier: i64, entries: &mut [Entry]) {
     // Each run's keys, or each set's, are in order already: a sort that merges what it finds sorted is the faster one.
     entries.sort_by_key(|e| e.hash);
-    let width =
-        4 + Span::of(entries.iter().map(|e| e.peer as u64)).width + Span::of(entries.iter().map(|e| e.counter)).width;
+    let width = key_page::width(entries);
     let set = set_number(tier, entries.len(), width, relation::next_value(names.page_seq));
     let mut inserter = Inserter::new(pages);
     for page in entries.chunk_by(|a, b| page_of(set, a.hash) == page_of(set, b.hash)) {
@@ -125,7 +200,7 @@ fn write_set(names: &Names, pages: &Relation, doc: i64, tier: i64, entries: &mut
                 Field::I64(set),
                 Field::I64(i64::from(page_of(set, page[0].hash))),
                 Field::I32(part as i32),
-                Field::Bytes(&encode_page(chunk)),
+                Field::Bytes(&key_page::encode(chunk)),
             ]);
         }
     }
@@ -156,8 +231,9 @@ fn take_set(names: &Names, pages: &Relation, doc: i64, set: i64, into: &mut Vec<
         entry::check_interrupts();
         row.with_bytes(5, |bytes| -> Result<()> {
             let part = Page::read(bytes).ok_or_else(malformed)?;
-            alloc::reserve(into, part.hashes.len())?;
-            into.extend(part.entries());
+            let entries = part.entries();
+            alloc::reserve(into, entries.len())?;
+            into.extend(entries);
             Ok(())
         })
         .ok_or_else(malformed)??;
@@ -166,45 +242,12 @@ fn take_set(names: &Names, pages: &Relation, doc: i64, set: i64, into: &mut Vec<
     Ok(())
 }
 
-fn malformed() -> Error {
+pub fn malformed() -> Error {
     Error::new(state::CORRUPT, "malformed page in crdt.event_key_page")
 }
 
-/// Runs that touch rows of these hashes, as `(peer, first counter)`. Sets of pages are merged by others meanwhile, so the
-/// snapshot must be one: not [`Snapshot::Committed`].
-pub fn runs_touching(doc: i64, hashes: &[i64], snapshot: Snapshot) -> Result<Vec<(i32, u64)>> {
-    let names = catalog::names()?;
-    let Some(first) = hashes.first() else { return Ok(Vec::new()) };
-    let mut runs = Vec::new();
-    let key_of = |hash: i64| [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(hash))];
-    let log = Relation::open(names.run, Lock::AccessShare);
-    let mut single = IndexScan::new(&log, names.run_row, snapshot, &key_of(*first), false);
-    let small = Relation::open(names.key, Lock::AccessShare);
-    let mut several = IndexScan::new(&small, names.key_pkey, snapshot, &key_of(*first), false);
-    for hash in hashes {
-        entry::check_interrupts();
-        single.again(&key_of(*hash));
-        while let Some(row) = single.next_row() {
-            alloc::push(&mut runs, (row.i32(2), row.i64(3) as u64))?;
-        }
-        several.again(&key_of(*hash));
-        while let Some(row) = several.next_row() {
-            alloc::push(&mut runs, (row.i32(3), row.i64(4) as u64))?;
-        }
-    }
-    drop((single, several));
-    let mut hashes: Vec<u32> = hashes.iter().copied().map(upper_half).collect();
-    hashes.sort_unstable();
-    hashes.dedup();
-    let pages = Relation::open(names.page, Lock::AccessShare);
-    for set in sets_of(&names, &pages, doc, None, snapshot)? {
-        search_set(&names, &pages, (doc, set), &hashes, snapshot, &mut runs)?;
-    }
-    Ok(runs)
-}
-
 /// The sets of a doc, of one tier or all, by skipping from one to the next through the index.
-fn sets_of(names: &Names, pages: &Relation, doc: i64, tier: Option<i64>, snapshot: Snapshot) -> Result<Vec<i64>> {
+pub fn sets_of(names: &Names, pages: &Relation, doc: i64, tier: Option<i64>, snapshot: Snapshot) -> Result<Vec<i64>> {
     let mut above = tier.map_or(-1, |t| (t << TIER_SHIFT) - 1);
     let end = tier.map_or(i64::MAX, |t| ((t + 1) << TIER_SHIFT) - 1);
     let key_of = |above: i64| -> [Key<'_>; 3] {
@@ -220,197 +263,12 @@ fn sets_of(names: &Names, pages: &Relation, doc: i64, tier: Option<i64>, snapsho
     Ok(sets)
 }
 
-/// Looks for hashes, given in order, in a set's pages; each page is read once.
-fn search_set(
-    names: &Names,
-    pages: &Relation,
-    (doc, set): (i64, i64),
-    hashes: &[u32],
-    snapshot: Snapshot,
-    runs: &mut Vec<(i32, u64)>,
-) -> Result<()> {
-    let of_page = |page: u32| {
-        let from = hashes.partition_point(|hash| page_of(set, *hash) < page);
-        let alike = hashes[from..].partition_point(|hash| page_of(set, *hash) == page);
-        &hashes[from..from + alike]
-    };
-    let key_of = |from: u32, to: u32| {
-        let (from, to) = (Field::I64(i64::from(from)), Field::I64(i64::from(to)));
-        [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set)), (3, Cmp::Ge, from), (3, Cmp::Le, to)]
-    };
-    let (Some(first), Some(last)) = (hashes.first(), hashes.last()) else { return Ok(()) };
-    let (first, last) = (page_of(set, *first), page_of(set, *last));
-    let mut scan = IndexScan::new(pages, names.page_pkey, snapshot, &key_of(first, last), false);
-    if (last - first) as usize <= hashes.len() * PASSED {
-        let mut scan = scan.reading_entries();
-        while let Some(row) = scan.next_where(3, |page| !of_page(page as u32).is_empty()) {
-            entry::check_interrupts();
-            search_part(&row, of_page(row.i64(3) as u32), runs)?;
-        }
-        return Ok(());
-    }
-    for alike in hashes.chunk_by(|a, b| page_of(set, *a) == page_of(set, *b)) {
-        entry::check_interrupts();
-        let page = page_of(set, alike[0]);
-        scan.again(&key_of(page, page));
-        // A page with a row that many runs touch has several parts.
-        while let Some(row) = scan.next_row() {
-            search_part(&row, alike, runs)?;
-        }
-    }
-    Ok(())
-}
-
-/// Looks for hashes in a part of their page.
-fn search_part(row: &Row<'_>, hashes: &[u32], runs: &mut Vec<(i32, u64)>) -> Result<()> {
-    row.with_bytes(5, |bytes| {
-        let part = Page::read(bytes).ok_or_else(malformed)?;
-        let mut found = hashes.iter().flat_map(|hash| part.find(*hash));
-        found.try_for_each(|run| Ok(alloc::push(runs, run)?))
-    })
-    .ok_or_else(malformed)?
-}
-
-/// A part of a page: how many entries; their sorted hashes, four bytes each; their peers, then their first counters, each as the
-/// least, a width in bytes, and that many bytes each for the distance from the least.
-fn encode_page(entries: &[Entry]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(entries.len() * 8 + 32);
-    put_varint(&mut out, entries.len() as u64);
-    for entry in entries {
-        out.extend_from_slice(&entry.hash.to_le_bytes());
-    }
-    put_numbers(&mut out, entries.iter().map(|e| e.peer as u64));
-    put_numbers(&mut out, entries.iter().map(|e| e.counter));
-    out
-}
-
-/// The least of some numbers, and how many bytes the distances of the others from it take.
-struct Span {
-    least: u64,
-    width: usize,
-}
-
-impl Span {
-    fn of(numbers: impl Iterator<Item = u64> + Clone) -> Span {
-        let least = numbers.clone().min().unwrap_or(0);
-        let range = numbers.max().unwrap_or(0) - least;
-        Span { least, width: (64 - range.leading_zeros()).div_ceil(8) as usize }
-    }
-}
-
-fn put_numbers(out: &mut Vec<u8>, numbers: impl Iterator<Item = u64> + Clone) {
-    let Span { least, width } = Span::of(numbers.clone());
-    put_varint(out, least);
-    out.push(width as u8);
-    for n in numbers {
-        out.extend_from_slice(&(n - least).to_le_bytes()[..width]);
-    }
-}
-
-/// A part of a page, read.
-struct Page<'p> {
-    hashes: &'p [[u8; 4]],
-    peers: Numbers<'p>,
-    counters: Numbers<'p>,
-}
-
-/// Numbers as [`put_numbers`] writes them.
-struct Numbers<'p> {
-    least: u64,
-    width: usize,
-    bytes: &'p [u8],
-}
-
-impl<'p> Numbers<'p> {
-    fn read(page: &'p [u8], at: &mut usize, count: usize) -> Option<Numbers<'p>> {
-        let least = get_varint(page, at)?;
-        let width = usize::from(*page.get(*at)?);
-        let end = (*at + 1).checked_add(count.checked_mul(width)?)?;
-        let bytes = page.get(*at + 1..end)?;
-        *at = end;
-        (width <= 8).then_some(Numbers { least, width, bytes })
-    }
-
-    fn get(&self, i: usize) -> u64 {
-        let mut wide = [0; 8];
-        wide[..self.width].copy_from_slice(&self.bytes[i * self.width..(i + 1) * self.width]);
-        self.least.wrapping_add(u64::from_le_bytes(wide))
-    }
-}
-
-impl<'p> Page<'p> {
-    fn read(page: &'p [u8]) -> Option<Page<'p>> {
-        let mut at = 0;
-        let count = usize::try_from(get_varint(page, &mut at)?).ok()?;
-        let end = at.checked_add(count.checked_mul(4)?)?;
-        let (hashes, _) = page.get(at..end)?.as_chunks();
-        at = end;
-        let peers = Numbers::read(page, &mut at, count)?;
-        let counters = Numbers::read(page, &mut at, count)?;
-        Some(Page { hashes, peers, counters })
-    }
-
-    fn entry(&self, i: usize) -> Entry {
-        let (peer, counter) = self.run(i);
-        Entry { hash: u32::from_le_bytes(self.hashes[i]), peer, counter }
-    }
-
-    fn run(&self, i: usize) -> (i32, u64) {
-        (self.peers.get(i) as i32, self.counters.get(i))
-    }
-
-    fn entries(&self) -> impl Iterator<Item = Entry> {
-        (0..self.hashes.len()).map(|i| self.entry(i))
-    }
-
-    /// The runs of a hash.
-    fn find(&self, hash: u32) -> impl Iterator<Item = (i32, u64)> {
-        let first = self.first_from(hash);
-        let same = self.hashes[first..].iter().take_while(move |h| u32::from_le_bytes(**h) == hash);
-        (first..).zip(same).map(|(i, _)| self.run(i))
-    }
-
-    /// The first entry with this hash or a greater one. Hashes lie evenly, so its place is guessed, and the way from there
-    /// is short: a search by halves would have to wait for memory more often.
-    fn first_from(&self, hash: u32) -> usize {
-        let at = |i: usize| u32::from_le_bytes(self.hashes[i]);
-        let Some(last) = self.hashes.len().checked_sub(1) else { return 0 };
-        if hash <= at(0) {
-            return 0;
-        }
-        if hash > at(last) {
-            return last + 1;
-        }
-        let part = u64::from(hash - at(0)) * last as u64 / u64::from(at(last) - at(0));
-        let mut i = part as usize;
-        while at(i) >= hash {
-            i -= 1;
-        }
-        while at(i) < hash {
-            i += 1;
-        }
-        i
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crdt_engine::ValueRef;
+    use crdt_engine::ops::Origin;
 
-    #[test]
-    fn a_page_gives_back_what_it_was_made_of() {
-        let entry =
-            |i: u32| Entry { hash: i % 70 * 60_000_003, peer: (i % 3) as i32, counter: 1000 * u64::from(i % 40) };
-        let mut entries: Vec<Entry> = (0..299).map(entry).collect();
-        entries.sort_by_key(|e| e.hash);
-        let bytes = encode_page(&entries);
-        let page = Page::read(&bytes).expect("well-formed");
-        assert_eq!(page.entries().collect::<Vec<_>>(), entries);
-        for hash in (0..70).map(|i| i * 60_000_003).flat_map(|h| [h, h + 1]).chain([u32::MAX]) {
-            let meant = entries.iter().filter(|e| e.hash == hash).map(|e| (e.peer, e.counter));
-            assert_eq!(page.find(hash).collect::<Vec<_>>(), meant.collect::<Vec<_>>(), "{hash}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn hashes_are_searched_in_the_order_they_are_sorted_in() {
@@ -437,26 +295,46 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_page_is_refused_and_not_read_past() {
-        let bytes =
-            encode_page(&[Entry { hash: 5, peer: 1, counter: 9 }, Entry { hash: 7, peer: 2, counter: 1 << 40 }]);
-        for end in 0..bytes.len() {
-            assert!(Page::read(&bytes[..end]).is_none(), "{end}");
-        }
+    fn the_largest_page_fits_a_heap_page() {
+        let entry = |i: usize| match i {
+            0 => Entry::new(0, 1, 0, 0),
+            _ => Entry::new(i as u32, i32::MAX - i as i32, (1 << 53) - 1 - i as u64, ANYTHING),
+        };
+        let worst: Vec<Entry> = (0..PART_BYTES / 16).map(entry).collect();
+        assert_eq!(key_page::width(&worst), 16);
+        let length = key_page::encode(&worst).len();
+        assert!((PART_BYTES - 20..PART_BYTES + 40).contains(&length), "{length}");
     }
 
     #[test]
-    fn the_largest_page_fits_a_heap_page() {
-        let entry = |i: usize| Entry {
-            hash: i as u32,
-            peer: if i == 0 { 1 } else { i32::MAX - i as i32 },
-            counter: if i == 0 { 0 } else { (1 << 53) - 1 - i as u64 },
-        };
-        let worst: Vec<Entry> = (0..PART_BYTES / 15).map(entry).collect();
-        assert!(
-            (PART_BYTES - 20..PART_BYTES + 40).contains(&encode_page(&worst).len()),
-            "{}",
-            encode_page(&worst).len()
-        );
+    fn a_rows_key_says_all_that_is_done_to_it() {
+        let mut ops = OpBuf::new();
+        let (t, a, b) = (ops.sym("t"), ops.sym("a"), ops.sym("b"));
+        let value = ValueRef::Int(1);
+        ops.update(t, "twice", a, value, Origin::Explicit).unwrap();
+        ops.update(t, "twice", b, value, Origin::Explicit).unwrap();
+        ops.delete(t, "gone").unwrap();
+        ops.insert(t, "made").unwrap();
+        ops.cell(b, value).unwrap();
+        ops.insert(t, "gone").unwrap();
+        ops.opaque(9, 1, b"").unwrap();
+        ops.update(t, "late", a, value, Origin::Explicit).unwrap();
+        ops.insert(t, "made").unwrap();
+        ops.cell(a, value).unwrap();
+        let (a, b) = (column_bit("a"), column_bit("b"));
+        let meant = [("twice", a | b), ("gone", DELETES), ("made", a | b), ("late", a)];
+        let mut meant: Vec<i64> = meant.map(|(row, bits)| row_hash("t", row) & !BITS | i64::from(bits)).to_vec();
+        meant.sort_unstable();
+        assert_eq!(of_ops(&ops, 0, ops.len()).unwrap(), meant);
+        let alone = of_ops(&ops, 1, 2).unwrap();
+        assert_eq!(alone.iter().map(|key| hash_of(*key)).collect::<Vec<_>>(), [row_hash("t", "twice") & !BITS]);
+    }
+
+    /// They are stored.
+    #[test]
+    fn the_bit_of_a_column_stays_what_it_is() {
+        let bits = ["id", "n", "v", "name", "", "ä"].map(column_bit);
+        assert_eq!(bits, [8, 2, 32, 2, 16, 1]);
+        assert!(bits.iter().all(|bit| bit.count_ones() == 1 && *bit != DELETES));
     }
 }

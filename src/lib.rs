@@ -13,10 +13,12 @@
 //! | [`track`] and [`ddl`] | docs and tracked tables; partitions that come and go |
 //! | [`capture`] | plain SQL into operations |
 //! | [`flush`] | operations into the log at commit |
-//! | [`store`] and [`keys`] | the log; which runs touch which rows |
+//! | [`store`] | the log |
+//! | [`keys`], [`key_page`] and [`key_search`] | which runs touch which rows |
 //! | [`push`] and [`seen`] | events from outside; requests that were accepted before |
 //! | [`ingest`] | a batch into a doc, all or nothing |
 //! | [`materialize`] | what a batch does to rows |
+//! | [`competition`] | what the log has on them, as far as it matters |
 //! | [`apply`] and [`generic`] | row patches into rows, of tables and of docs |
 //! | [`derive`] | what tables made of them, as events |
 //! | [`committed`] and [`pager`] | the log as others may see it |
@@ -40,6 +42,7 @@ mod buffer;
 mod capture;
 mod catalog;
 mod committed;
+mod competition;
 mod ddl;
 mod derive;
 mod docstate;
@@ -50,6 +53,8 @@ mod functions;
 mod generic;
 mod history;
 mod ingest;
+mod key_page;
+mod key_search;
 mod keys;
 mod materialize;
 mod notifier;

@@ -7,10 +7,8 @@ use std::rc::Rc;
 
 use crdt_engine::ValueRef;
 use crdt_engine::admit::Admitted;
-use crdt_engine::codec::RowSet;
-use crdt_engine::id::Dot;
-use crdt_engine::merge::{self, Candidate, Merged, Patch, RowMerge};
-use crdt_engine::oplog::{ByRow, Found, Rows};
+use crdt_engine::merge::{self, Merged, Patch, RowMerge};
+use crdt_engine::oplog::{ByRow, Rows};
 use crdt_engine::ops::OpBuf;
 use crdt_engine::wire::{Batch, json};
 use rustc_hash::FxHashMap;
@@ -18,19 +16,16 @@ use rustc_hash::FxHashMap;
 use crate::apply::{self, Action, ORDERS, Present, RowChange, TableChange};
 use crate::buffer;
 use crate::catalog::{self, Table};
+use crate::competition::Competition;
 use crate::error::{Error, Result, state};
 use crate::flush;
 use crate::generic;
 use crate::ingest;
 use crate::pg::lock::{self, Space};
-use crate::pg::relation::{Lock, Relation, Snapshot};
+use crate::pg::relation::{Lock, Relation};
 use crate::pg::{datum, entry, probe, xact};
-use crate::store::{self, RowEvents};
+use crate::store;
 
-/// Runs at the end of the log that are read before the index by row is asked instead: this many and one for every so
-/// many rows. Decoding a run costs as much as looking up a few rows.
-const WINDOW_RUNS: usize = 16;
-const ROWS_A_RUN: usize = 8;
 /// How often a push starts over because rows changed under it.
 const ATTEMPTS: usize = 100;
 /// Rows that are decided and written together, which bounds the memory for it.
@@ -117,10 +112,10 @@ fn find_place(doc: i64, tbl: &str) -> Result<Place> {
 /// What is known of all rows of a push.
 struct Sources<'s, 'a> {
     exists: &'s [bool],
+    known: &'s Competition,
+    /// What is known, by row.
     window: ByRow<'a>,
     history: ByRow<'a>,
-    /// The window holds everything.
-    whole: bool,
     /// Rows that need their history, ascending.
     undecided: &'s [usize],
 }
@@ -176,15 +171,11 @@ impl<'b> Target<'_, 'b> {
         let exists = self.lock_existing()?;
         let quiet_since = flush::quiet(self.doc);
         let known = Competition::read(self.doc, self.rows, least)?;
-        let undecided = self.undecided(&exists, &known);
-        let history = Competition::of_some(self.doc, self.rows, &undecided, 0)?;
-        let sources = Sources {
-            exists: &exists,
-            window: known.found.by_row(exists.len()),
-            history: history.found.by_row(exists.len()),
-            whole: known.whole,
-            undecided: &undecided,
-        };
+        let window = known.by_row();
+        let undecided = self.undecided(&exists, &known, &window);
+        let history = Competition::history(self.doc, self.rows, &undecided)?;
+        let history = history.by_row();
+        let sources = Sources { exists: &exists, known: &known, window, history, undecided: &undecided };
         let mut bound = false;
         let written = entry::catch(|| {
             xact::subtransaction(|| {
@@ -201,7 +192,7 @@ impl<'b> Target<'_, 'b> {
                 }
                 let quiet = quiet_since.is_some() && flush::quiet(self.doc) == quiet_since;
                 // Somebody may have inserted and deleted one of the rows between our look and our write.
-                let moved = !quiet && Competition::read(self.doc, self.rows, least)?.len() != known.len();
+                let moved = !quiet && known.moved(self.doc, self.rows, least)?;
                 Ok((!moved).then_some(outcome))
             })
         });
@@ -279,16 +270,16 @@ impl<'b> Target<'_, 'b> {
     }
 
     /// Rows whose window does not tell.
-    fn undecided(&self, exists: &[bool], known: &Competition) -> Vec<usize> {
+    fn undecided(&self, exists: &[bool], known: &Competition, window: &ByRow<'_>) -> Vec<usize> {
         if known.whole {
             return Vec::new();
         }
-        let known = known.found.by_row(exists.len());
         let open = |i: &usize| {
-            if !merge::may_need_history(known.events(*i), self.rows.events(*i)) {
+            let (window, batch) = (window.events(*i), self.rows.events(*i));
+            if known.is_settled(*i) || !merge::may_need_history(window, batch) {
                 return false;
             }
-            let merged = merge::merge_row(exists[*i], known.events(*i), self.rows.events(*i));
+            let merged = merge::merge_row(exists[*i], window, batch);
             matches!(merged, Merged::NeedsHistory)
         };
         (0..exists.len()).filter(open).collect()
@@ -302,7 +293,10 @@ impl<'b> Target<'_, 'b> {
         let merge = |i: usize| {
             let (batch, at) = (self.rows.events(i), portion.start + i);
             let (exists, window) = (sources.exists[at], sources.window.events(at));
-            if sources.whole {
+            if sources.known.is_settled(at) {
+                return RowMerge::settled();
+            }
+            if sources.known.whole {
                 return merge::merge_row_with_history(exists, window, batch);
             }
             if sources.undecided.binary_search(&at).is_err()
@@ -445,77 +439,6 @@ fn check_key_cell(table: &Table, row: &str, at: usize, value: ValueRef<'_>) -> R
         format!("key column \"{column}\" of row \"{row}\" of table \"{}\" cannot become \"{given}\"", table.alias),
     )
     .hint("A row's id is its key: delete the row and insert another."))
-}
-
-/// The log's events that compete with a batch, by row.
-struct Competition {
-    found: Found,
-    /// All events of the rows are here, not only those of a window.
-    whole: bool,
-}
-
-impl Competition {
-    /// Reads what has an effective lamport of at least `least`: from the end of the log, or by row when too much of it
-    /// is younger.
-    fn read(doc: i64, rows: &Rows<'_>, least: u64) -> Result<Competition> {
-        let _now = xact::ActiveSnapshot::push_latest();
-        let all: Vec<usize> = (0..rows.len()).collect();
-        let budget = WINDOW_RUNS + all.len() / ROWS_A_RUN;
-        let wanted = RowSet::new(rows.keys());
-        match store::events_since_lamport(doc, least, budget, &wanted, Snapshot::Active)? {
-            Some(events) => Self::new(rows, &events, least),
-            None => Self::of_some(doc, rows, &all, least),
-        }
-    }
-
-    /// The same for some of the rows, by row.
-    fn of_some(doc: i64, rows: &Rows<'_>, some: &[usize], least: u64) -> Result<Competition> {
-        if some.is_empty() {
-            return Ok(Competition { found: Found::new(), whole: false });
-        }
-        let _now = xact::ActiveSnapshot::push_latest();
-        let keys = || some.iter().map(|i| rows.key(*i));
-        let hashes: Vec<i64> = keys().map(|(tbl, row)| store::row_hash(tbl, row)).collect();
-        let wanted = RowSet::new(keys());
-        Self::new(rows, &store::events_on_rows(doc, &hashes, &wanted, least, Snapshot::Active)?, least)
-    }
-
-    /// When nothing was left out, what is older than `least` counts too: then the rows' whole history decides.
-    fn new(rows: &Rows<'_>, events: &RowEvents, least: u64) -> Result<Competition> {
-        let least = if events.whole { 0 } else { least };
-        Ok(Competition { found: collect(rows, events, least)?, whole: events.whole })
-    }
-
-    fn len(&self) -> usize {
-        self.found.len()
-    }
-}
-
-/// The events with an effective lamport of at least `least`, by row. A run that reaches `least` may begin below it: what
-/// is older must not be taken for part of the window.
-fn collect(rows: &Rows<'_>, events: &RowEvents, least: u64) -> Result<Found> {
-    let mut names: FxHashMap<i32, String> = FxHashMap::default();
-    for (peer, _, _) in &events.of {
-        if !names.contains_key(peer) {
-            names.insert(*peer, catalog::peer_name(*peer)?);
-        }
-    }
-    let mut found = Found::new();
-    for (at, (peer, counter, lamport)) in events.of.iter().enumerate() {
-        if let Some(row) = events.ops.row_key(at).and_then(|key| rows.find(key)) {
-            let dot = Dot { lamport: *lamport, peer: &names[peer], counter: *counter };
-            let event = Candidate::new(&events.ops, at, dot);
-            if event.effective_lamport() >= least {
-                found.push(row, event)?;
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// All that the log has on rows, as candidates by row.
-pub fn history_of(doc: i64, rows: &Rows<'_>, some: &[usize]) -> Result<Found> {
-    Ok(Competition::of_some(doc, rows, some, 0)?.found)
 }
 
 fn merge_ops(rows: &Rows<'_>, merges: &[RowMerge<'_>]) -> Result<Vec<String>> {

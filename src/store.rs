@@ -13,9 +13,9 @@ use crdt_engine::{Limits, alloc};
 use crate::catalog;
 use crate::docstate::Head;
 use crate::error::{Error, Result, state};
-use crate::keys;
 use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
 use crate::pg::{entry, xact};
+use crate::{key_search, keys};
 
 /// A run is cut at this many operations: decoding a run to find one row stays cheap.
 pub const RUN_OPS: usize = 512;
@@ -35,7 +35,7 @@ pub struct NewRun {
     pub lamport_start: u64,
     pub deps: Vec<(i32, u64)>,
     pub ops: Vec<u8>,
-    /// Hashes of the rows it touches, each once.
+    /// The keys of the rows it touches, each once: [`keys::of_ops`].
     pub keys: Vec<i64>,
 }
 
@@ -86,18 +86,6 @@ pub fn cut(ops: &OpBuf, from: usize, to: usize) -> usize {
 
 /// Encodes operations `from..to` of a buffer as a run.
 pub fn encode(ops: &OpBuf, from: usize, to: usize, counter_start: u64, lamport_start: u64) -> Result<NewRun> {
-    let mut keys = Vec::new();
-    for i in from..to {
-        // Several updates of one row mostly follow each other.
-        if i > from && ops.shares_row(i) {
-            continue;
-        }
-        if let Some((tbl, row)) = ops.row_key(i) {
-            alloc::push(&mut keys, row_hash(tbl, row))?;
-        }
-    }
-    keys.sort_unstable();
-    keys.dedup();
     let span: u64 = (from..to).map(|i| ops.span_of(i)).sum();
     Ok(NewRun {
         counter_start,
@@ -105,7 +93,7 @@ pub fn encode(ops: &OpBuf, from: usize, to: usize, counter_start: u64, lamport_s
         lamport_start,
         deps: Vec::new(),
         ops: ENCODER.with_borrow_mut(|encoder| encoder.encode(ops, from..to))?,
-        keys,
+        keys: keys::of_ops(ops, from, to)?,
     })
 }
 
@@ -129,7 +117,10 @@ pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
             Field::Text(author.actor),
             if deps.is_empty() { Field::Null } else { Field::Bytes(&deps) },
             Field::Bytes(&run.ops),
-            run.keys.first().filter(|_| few || run.keys.len() == 1).map_or(Field::Null, |hash| Field::I64(*hash)),
+            run.keys
+                .first()
+                .filter(|_| few || run.keys.len() == 1)
+                .map_or(Field::Null, |key| Field::I64(keys::hash_of(*key))),
         ]);
     }
     drop(inserter);
@@ -328,40 +319,42 @@ pub fn committed_heads(doc: i64, tails: &[RunHead], bounded: bool) -> Result<(Ve
     Ok((found, complete))
 }
 
-/// Events by row: where each of the wanted rows' operations come from.
+/// Events on some rows: where each of the operations comes from.
+#[derive(Default)]
 pub struct RowEvents {
     /// The operations.
     pub ops: OpBuf,
     /// For each operation: its peer's number, counter, lamport.
     pub of: Vec<(i32, u64, u64)>,
-    /// Nothing was left out.
-    pub whole: bool,
 }
 
-impl RowEvents {
-    fn new() -> RowEvents {
-        RowEvents { ops: OpBuf::new(), of: Vec::new(), whole: true }
-    }
+/// All of the log's events on a row, through the index by row.
+pub fn events_on_row(doc: i64, tbl: &str, row: &str, snapshot: Snapshot) -> Result<RowEvents> {
+    let mut runs = key_search::runs_of(doc, row_hash(tbl, row), snapshot)?;
+    runs.sort_unstable();
+    runs.dedup();
+    let mut found = RowEvents::default();
+    read_runs(doc, &runs, &RowSet::new([(tbl, row)]), 0, snapshot, &mut found)?;
+    Ok(found)
 }
 
-/// The log's events on rows, through the index by row: those of runs that reach `least`. `hashes` are those of `wanted`.
-pub fn events_on_rows(
+/// Reads the events on some rows in runs that are given by peer and first counter, in order: each peer's from the newest back,
+/// until one lies below `least`. Tells of each peer the run where it stopped.
+pub fn read_runs(
     doc: i64,
-    hashes: &[i64],
+    runs: &[(i32, u64)],
     wanted: &RowSet<'_>,
     least: u64,
     snapshot: Snapshot,
-) -> Result<RowEvents> {
-    let mut runs = keys::runs_touching(doc, hashes, snapshot)?;
-    runs.sort_unstable();
-    runs.dedup();
+    found: &mut RowEvents,
+) -> Result<Vec<(i32, u64)>> {
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::AccessShare);
-    let mut found = RowEvents::new();
     let key_of = |(peer, counter): (i32, u64)| {
         [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer)), (3, Cmp::Eq, Field::I64(counter as i64))]
     };
-    let Some(first) = runs.first() else { return Ok(found) };
+    let mut below = Vec::new();
+    let Some(first) = runs.first() else { return Ok(below) };
     let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &key_of(*first), false);
     for of_peer in runs.chunk_by(|a, b| a.0 == b.0) {
         // A peer's lamports grow with its counters: what comes before a run that does not reach `least` does not either.
@@ -370,13 +363,13 @@ pub fn events_on_rows(
             scan.again(&key_of(*run));
             let Some(row) = scan.next_row() else { continue };
             if (row.i64(6) as u64) < least {
-                found.whole = false;
+                alloc::push(&mut below, *run)?;
                 break;
             }
-            collect(&mut found, &row, wanted)?;
+            collect(found, &row, wanted)?;
         }
     }
-    Ok(found)
+    Ok(below)
 }
 
 fn collect(found: &mut RowEvents, row: &relation::Row<'_>, wanted: &RowSet<'_>) -> Result<()> {
@@ -407,7 +400,7 @@ pub fn events_since_lamport(
             return Ok(None);
         }
     }
-    let mut found = RowEvents { whole: false, ..RowEvents::new() };
+    let mut found = RowEvents::default();
     if runs > 0 {
         scan.again(&keys);
     }

@@ -48,6 +48,13 @@ pub mod kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sym(u32);
 
+impl Sym {
+    /// Its number, which is below [`OpBuf::names`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// The event that a derived update names, with its lamport where the buffer's maker knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRef {
@@ -601,6 +608,16 @@ impl OpBuf {
     pub fn row_key(&self, index: usize) -> Option<(&str, &str)> {
         let op = &self.ops[index];
         (!matches!(op.kind, Kind::Opaque(_))).then(|| (self.name(op.tbl), self.text(op.row)))
+    }
+
+    /// The columns that the operation at `index` writes: of an insert those it names.
+    pub fn columns(&self, index: usize) -> impl ExactSizeIterator<Item = Sym> {
+        self.stored_cells(&self.ops[index]).iter().map(|cell| cell.col)
+    }
+
+    /// Is the operation at `index` a delete?
+    pub fn is_delete(&self, index: usize) -> bool {
+        matches!(self.ops[index].kind, Kind::Delete)
     }
 
     /// How many counters the operation at `index` takes: [`OpRef::span`].

@@ -14,8 +14,10 @@
 //! twice counts as naming its last value.
 //!
 //! [`replay_row`] says it over all events of a row. [`merge_row`] comes to the same from the stretch of the log that can
-//! compete with a batch (the idea of Eg-walker, Gentle and Kleppmann 2024, carried from text to rows): see there.
+//! compete with a batch (the idea of Eg-walker, Gentle and Kleppmann 2024, carried from text to rows): see there. [`settled`]
+//! tells from a few events that the rest need not be read.
 
+mod settled;
 mod window;
 
 #[cfg(any(test, feature = "testkit"))]
@@ -29,6 +31,7 @@ use crate::planted::{self, Bug};
 use crate::value::ValueRef;
 
 pub use crate::event::Candidate;
+pub use settled::{Greatest, settled};
 pub use window::{LastDelete, Merged, Patch, RowMerge, may_need_history, merge_row, merge_row_with_history};
 
 /// One visible cell and the event that won it.

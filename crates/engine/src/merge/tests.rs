@@ -77,6 +77,102 @@ fn check_one(seed: u64) -> (usize, usize) {
     }
 }
 
+/// Whether a random part of the log settles the row; if so, nothing of the batch may show, whatever else there is.
+fn check_settled<'a>(rng: &mut Rng, log: &[Candidate<'a>], batch: &[Candidate<'a>]) -> bool {
+    let percent = [30, 60, 100][rng.below(3)];
+    let known: Vec<_> = log.iter().filter(|_| rng.chance(percent)).copied().collect();
+    let greatest = Greatest::of(&known);
+    let open: Vec<_> = batch.iter().filter(|event| !greatest.makes_void(event)).copied().collect();
+    let with = |batch: &[Candidate<'a>]| replay_row(log.iter().chain(batch).copied());
+    let (before, after) = (with(&[]), with(batch));
+    // What is void is as good as not there, also beside what is not.
+    assert_eq!(shown(&with(&open)), shown(&after), "known: {known:?}");
+    if !settled(&known, batch) {
+        return false;
+    }
+    assert_eq!(shown(&before), shown(&after));
+    assert_eq!((before.last_delete, before.birth), (after.last_delete, after.birth));
+    for exists in [before.exists(), !before.exists()] {
+        let merge = merge_row_with_history(exists, log, batch);
+        assert!(merge.patch.is_none() && merge.cause.is_none(), "known: {known:?}, {:?}", merge.patch);
+    }
+    true
+}
+
+#[test]
+fn a_settled_row_stays_as_it_is_whatever_was_not_read() {
+    let (mut rows, mut by_part) = (0, 0);
+    for seed in seeds(300_000) {
+        let check = || {
+            let mut rng = Rng::new(seed);
+            let n = 2 + rng.below(9);
+            let row = RandomRow::new(&mut rng, n);
+            let mut events = row.events();
+            rng.shuffle(&mut events);
+            let batch_len = 1 + rng.below(3.min(events.len() - 1));
+            let (batch, log) = events.split_at(batch_len);
+            check_settled(&mut rng, log, batch)
+        };
+        by_part += usize::from(std::panic::catch_unwind(check).unwrap_or_else(|_| panic!("seed {seed}")));
+        rows += 1;
+    }
+    println!("{by_part} of {rows} rows were settled");
+    assert!(by_part * 10 > rows, "{by_part} of {rows} rows were settled");
+}
+
+#[test]
+fn a_row_is_settled_by_what_beats_each_of_its_events() {
+    type Told = &'static [(u64, char)];
+    let cases: [(Told, Told, bool, &str); 14] = [
+        (&[], &[(5, 'u')], false, "nothing is known"),
+        (&[(6, 'u')], &[(5, 'u')], true, "a newer update"),
+        (&[(4, 'u')], &[(5, 'u')], false, "an older update"),
+        (&[(6, 'v')], &[(5, 'u')], false, "another cell"),
+        (&[(6, 'x')], &[(5, 'u')], true, "a newer insert that names the cell"),
+        (&[(6, 'i')], &[(5, 'u')], false, "one that does not"),
+        (&[(6, 'd')], &[(5, 'u'), (4, 'i'), (3, 'd')], true, "a newer delete"),
+        (&[(5, 'd')], &[(6, 'i')], false, "an older one"),
+        (&[(6, 'x')], &[(5, 'i')], false, "an insert may be the birth"),
+        (&[(6, 'x'), (6, 'u')], &[(5, 'd')], false, "a delete may be the last"),
+        (&[(6, 'u')], &[(5, 'u'), (4, 'v')], false, "only one of two"),
+        (&[(6, 'u'), (7, 'v')], &[(5, 'u'), (4, 'v')], true, "both"),
+        (&[(6, 'f')], &[(5, 'u')], false, "a default settles nothing"),
+        (&[(7, 'd'), (6, 'u')], &[(5, 'f')], false, "and is not settled"),
+    ];
+    for (known, batch, meant, why) in cases {
+        let (mut ours, mut theirs) = (crate::OpBuf::new(), crate::OpBuf::new());
+        let (known, batch) = (events(&mut ours, known), events(&mut theirs, batch));
+        assert_eq!(settled(&known, &batch), meant, "{why}: {known:?} {batch:?}");
+    }
+}
+
+/// A rewrite competes by its root's stamp, and is just above the root.
+#[test]
+fn a_rewrite_is_settled_and_settles_by_its_root() {
+    let mut ops = crate::OpBuf::new();
+    let (t, x) = (ops.sym("t"), ops.sym("x"));
+    let root = crate::ops::EventRef { id: crate::EventId::new("p", 5), lamport: Some(5) };
+    ops.update(t, "r", x, ValueRef::Int(1), Origin::Rewrite(&root)).unwrap();
+    let rewrite = [Candidate::new(&ops, 0, Dot { lamport: 9, peer: "hub", counter: 0 })];
+    let of_others: [(u64, char, bool, bool); 6] = [
+        (5, 'u', false, true),
+        (6, 'u', true, false),
+        (5, 'd', false, false),
+        (6, 'd', true, false),
+        (5, 'x', false, false),
+        (6, 'x', true, false),
+    ];
+    for (lamport, what, settles_it, settled_by_it) in of_others {
+        let mut others = crate::OpBuf::new();
+        let other = events(&mut others, &[(lamport, what)]);
+        assert_eq!(
+            (settled(&other, &rewrite), settled(&rewrite, &other)),
+            (settles_it, settled_by_it),
+            "{what} {lamport}"
+        );
+    }
+}
+
 /// The table has the row when the log does not, or the other way round: a row that changes is then written whole.
 fn check_bypassed<'a>(before: &Shown<'a>, log: &[Candidate<'a>], batch: &[Candidate<'a>], after: &Shown<'a>) {
     let table = before.is_none().then(BTreeMap::new);

@@ -72,6 +72,11 @@ pub struct RowMerge<'a> {
 }
 
 impl<'a> RowMerge<'a> {
+    /// Of a row that is [settled](super::settled): it stays as it is.
+    pub fn settled() -> Self {
+        nothing(LastDelete::Unknown)
+    }
+
     /// The root of a rewrite of `col` that a trigger made while the patch was written (design, rule 2.3): the greater of
     /// the cause and the root of the event whose value was replaced. A winner older than the window is older than the
     /// cause, and a default is nobody's root. The rewrite, stamped with this root and a newer dot of its own, is the

@@ -78,10 +78,12 @@ impl Found {
 
     /// The events with the index of their row, in the order they were found.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (usize, Candidate<'_>)> {
-        self.events.iter().enumerate().map(|(at, &(row, lamport, peer, counter))| {
-            let dot = Dot { lamport, peer: &self.peers[peer as usize], counter };
-            (row as usize, Candidate::new(&self.ops, at, dot))
-        })
+        self.events.iter().enumerate().map(|(at, &(row, ..))| (row as usize, self.event(at)))
+    }
+
+    fn event(&self, at: usize) -> Candidate<'_> {
+        let (_, lamport, peer, counter) = self.events[at];
+        Candidate::new(&self.ops, at, Dot { lamport, peer: &self.peers[peer as usize], counter })
     }
 }
 
@@ -210,6 +212,11 @@ impl<'a> Rows<'a> {
         self.0.events(row)
     }
 
+    /// Where the events on the row of this index lie among all.
+    pub fn range(&self, row: usize) -> Range<usize> {
+        self.0.bounds[row] as usize..self.0.bounds[row + 1] as usize
+    }
+
     /// The rows of a range of indices, which begin at 0 then.
     pub fn part(&self, rows: Range<usize>) -> Self {
         let bounds = &self.0.bounds[rows.start..=rows.end];
@@ -238,26 +245,24 @@ fn rearrange(events: &mut [Candidate<'_>], tagged: &mut [Tag<'_>]) {
 impl Found {
     /// The events by row, of which there are so many.
     pub fn by_row(&self, rows: usize) -> ByRow<'_> {
-        if self.is_empty() {
+        self.by_row_where(rows, 0, |_, _| true)
+    }
+
+    /// Those that `keep` says, given each with its row, of the events from the one that was found as number `from` on.
+    pub fn by_row_where(&self, rows: usize, from: usize, keep: impl Fn(usize, &Candidate<'_>) -> bool) -> ByRow<'_> {
+        let found = (from..self.len()).filter(|at| keep(self.events[*at].0 as usize, &self.event(*at)));
+        let mut order: Vec<u32> = found.map(|at| at as u32).collect();
+        if order.is_empty() {
             return ByRow::default();
         }
-        let events: Vec<Candidate<'_>> = self.iter().map(|(_, event)| event).collect();
+        let row_of = |at: u32| self.events[at as usize].0;
+        // Mostly they are in order already, and a row's own stay in theirs.
+        order.sort_by_key(|at| row_of(*at));
         let mut bounds = vec![0; rows + 1];
-        for &(row, ..) in &self.events {
-            bounds[row as usize + 1] += 1;
-        }
+        order.iter().for_each(|at| bounds[row_of(*at) as usize + 1] += 1);
         for row in 0..rows {
             bounds[row + 1] += bounds[row];
         }
-        if self.events.is_sorted_by_key(|&(row, ..)| row) {
-            return ByRow { events, bounds };
-        }
-        let mut next = bounds.clone();
-        let mut order = vec![0u32; events.len()];
-        for (at, &(row, ..)) in self.events.iter().enumerate() {
-            order[next[row as usize] as usize] = at as u32;
-            next[row as usize] += 1;
-        }
-        ByRow { events: order.into_iter().map(|at| events[at as usize]).collect(), bounds }
+        ByRow { events: order.into_iter().map(|at| self.event(at as usize)).collect(), bounds }
     }
 }
