@@ -6,8 +6,8 @@
 //! nothing settles is read down to the push's least lamport, so that what is decided on is complete.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crdt_engine::alloc;
 use crdt_engine::codec::RowSet;
@@ -104,8 +104,6 @@ struct Reader<'r, 'b> {
     names: BTreeMap<i32, String>,
     found: Found,
     settled: Vec<bool>,
-    /// Runs that touch rows, were found and have not been read.
-    unread: Vec<Touch>,
     /// By peer, the first counter of a run that does not reach `least`: it and those before it are not read.
     below: BTreeMap<i32, u64>,
     whole: bool,
@@ -121,7 +119,6 @@ impl<'r, 'b> Reader<'r, 'b> {
             names: BTreeMap::new(),
             found: Found::new(),
             settled: vec![false; rows.len()],
-            unread: Vec::new(),
             below: BTreeMap::new(),
             whole: false,
         }
@@ -135,7 +132,9 @@ impl<'r, 'b> Reader<'r, 'b> {
     /// Reads the end of the log, if it has few runs that reach `least`.
     fn read_window(&mut self, budget: usize) -> Result<bool> {
         let events = store::events_since_lamport(self.doc, self.least, budget, &self.wanted, Snapshot::Active)?;
-        events.map(|events| self.take(&events)).transpose().map(|taken| taken.is_some())
+        let Some(events) = events else { return Ok(false) };
+        self.found = self.by_name(&events)?;
+        Ok(true)
     }
 
     /// Reads what touches some of the rows; in order to `settle` them, no more than that takes.
@@ -146,43 +145,43 @@ impl<'r, 'b> Reader<'r, 'b> {
         Search::sort(&mut wanted);
         let mut search = Search::new(self.doc, Snapshot::Active)?;
         let mut open = Open::new(rows);
-        // All keys of a run lie in one place: what was left unread is not found again, and is not what is sought.
-        let mut left = Vec::new();
-        while !wanted.is_empty() && search.next(&wanted, &mut self.unread)? {
+        // All keys of a run lie in one place: what is found in one is not found again in another.
+        let (mut touches, mut place) = (Vec::new(), Vec::new());
+        while !wanted.is_empty() && search.next(&wanted, &mut place)? {
             if settle {
-                self.read_until_settled(&mut open)?;
+                self.read_until_settled(&place, &mut open)?;
                 wanted.retain(|(_, row)| !self.settled[*row as usize]);
+                place.retain(|touch| !self.settled[touch.row as usize]);
             }
-            alloc::extend(&mut left, &self.unread)?;
-            self.unread.clear();
+            alloc::extend(&mut touches, &place)?;
+            place.clear();
         }
-        left.retain(|touch: &Touch| !self.settled[touch.row as usize]);
-        self.unread = left;
-        self.read(self.unread.iter().filter(|touch| self.reaches(touch)).map(Touch::run).collect())?;
-        self.whole = self.unread.is_empty();
+        touches.retain(|touch: &Touch| !self.settled[touch.row as usize]);
+        let runs = touches.iter().filter(|touch| self.reaches(touch)).map(Touch::run).collect();
+        self.found = self.read(runs, true)?;
+        self.whole = touches.iter().all(|touch| self.reaches(touch));
         Ok(())
     }
 
-    /// Reads each row's newest run that may settle it, of those found last, then twice as many, until it is settled or there
-    /// are none. A run's lamports are no less than its counters, so those of greater counters come first.
-    fn read_until_settled(&mut self, open: &mut Open<'_, '_>) -> Result<()> {
-        self.unread.sort_unstable_by_key(|touch| (touch.row, Reverse(touch.run().1)));
+    /// Looks at what each row's newest run does that may settle it, of those found in one place, then at twice as many, until it
+    /// is settled or there are none. A run's lamports are no less than its counters, so those of greater counters come first.
+    fn read_until_settled(&mut self, found: &[Touch], open: &mut Open<'_, '_>) -> Result<()> {
+        let mut unread = found.to_vec();
+        unread.sort_unstable_by_key(|touch| (touch.row, Reverse(touch.run().1)));
         for round in 0.. {
             let sought = |touch: &&Touch| touch.bits() & open.sought[touch.row as usize] != 0 && self.reaches(touch);
-            let of_rows = self.unread.chunk_by(|a, b| a.row == b.row);
+            let of_rows = unread.chunk_by(|a, b| a.row == b.row);
             let newest = of_rows.flat_map(|of_row| of_row.iter().filter(sought).take(1 << round.min(30)));
-            let (runs, before): (Vec<_>, _) = (newest.map(Touch::run).collect(), self.found.len());
+            let runs: BTreeSet<(i32, u64)> = newest.map(Touch::run).collect();
             if runs.is_empty() {
                 break;
             }
-            let rows = rows_of(&self.unread);
-            self.read(runs)?;
-            let known = self.found.by_row_where(self.rows.len(), before, |_, _| true);
-            for row in rows {
-                self.settled[row] |= open.close(row, known.events(row));
+            let read = self.read(runs.iter().copied().collect(), false)?;
+            let read = read.by_row(self.rows.len());
+            for row in rows_of(&unread) {
+                self.settled[row] |= open.close(row, read.events(row));
             }
-            let settled = &self.settled;
-            self.unread.retain(|touch| !settled[touch.row as usize]);
+            unread.retain(|touch| !self.settled[touch.row as usize] && !runs.contains(&touch.run()));
         }
         Ok(())
     }
@@ -193,21 +192,18 @@ impl<'r, 'b> Reader<'r, 'b> {
         self.below.get(&peer).is_none_or(|below| counter > *below)
     }
 
-    /// Reads runs, once each.
-    fn read(&mut self, mut runs: Vec<(i32, u64)>) -> Result<()> {
+    /// Reads runs, once each; without their `values` where only what they do is asked.
+    fn read(&mut self, mut runs: Vec<(i32, u64)>, values: bool) -> Result<Found> {
         runs.sort_unstable();
         runs.dedup();
-        let mut events = RowEvents::default();
-        let below = store::read_runs(self.doc, &runs, &self.wanted, self.least, Snapshot::Active, &mut events)?;
+        let (events, below) = store::read_runs(self.doc, &runs, &self.wanted, self.least, Snapshot::Active, values)?;
         self.below.extend(below);
-        let mut unread = std::mem::take(&mut self.unread);
-        unread.retain(|touch| !self.reaches(touch) || runs.binary_search(&touch.run()).is_err());
-        self.unread = unread;
-        self.take(&events)
+        self.by_name(&events)
     }
 
-    /// Notes events by their row.
-    fn take(&mut self, events: &RowEvents) -> Result<()> {
+    /// Events with their peers' names, by row.
+    fn by_name(&mut self, events: &RowEvents) -> Result<Found> {
+        let mut found = Found::new();
         for (at, (peer, counter, lamport)) in events.of.iter().enumerate() {
             let Some(row) = events.ops.row_key(at).and_then(|key| self.rows.find(key)) else { continue };
             let name = match self.names.entry(*peer) {
@@ -215,9 +211,9 @@ impl<'r, 'b> Reader<'r, 'b> {
                 Entry::Vacant(new) => new.insert(catalog::peer_name(*peer)?),
             };
             let dot = Dot { lamport: *lamport, peer: name, counter: *counter };
-            self.found.push(row, Candidate::new(&events.ops, at, dot))?;
+            found.push(row, Candidate::new(&events.ops, at, dot))?;
         }
-        Ok(())
+        Ok(found)
     }
 }
 

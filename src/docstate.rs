@@ -11,8 +11,9 @@ use crate::pg::shmem::{self, Shared};
 pub const SLOTS: usize = 8;
 /// Heads remembered for a doc; with more, what a write claims to depend on is less than it could be.
 pub const HEADS: usize = 32;
-/// A doc with more heads than fit is read from the log again after so many events: by then they may be fewer.
-const LEARN_AGAIN: u64 = 1024;
+/// A doc with more heads than fit is read from the log again after so many events, and twice as many each time that they
+/// still do not fit.
+const LEARN_AGAIN: u64 = 4096;
 const SETS: usize = 512;
 const WAYS: usize = 4;
 const ANNOUNCEMENTS: usize = 256;
@@ -62,8 +63,9 @@ struct Entry {
     write_tick: u64,
     max_lamport: u64,
     events: u64,
-    /// How many there were when the log was read.
-    learned: u64,
+    /// How many there have to be for heads that did not fit to be read from the log again, and how many of them are new then.
+    learn_at: u64,
+    learn_after: u64,
     tails: [Tail; SLOTS],
     head_count: usize,
     heads: [Head; HEADS],
@@ -165,7 +167,8 @@ impl Block {
                 write_tick: tick,
                 max_lamport: 0,
                 events: 0,
-                learned: 0,
+                learn_at: 0,
+                learn_after: 0,
                 tails: [Tail::default(); SLOTS],
                 head_count: 0,
                 heads: [Head::default(); HEADS],
@@ -254,7 +257,9 @@ pub fn fill(key: DocKey, max_lamport: u64, events: u64, heads: &[Head], complete
                 add_head(entry, *head);
             }
         }
-        entry.learned = entry.events;
+        entry.learn_after =
+            if entry.complete { LEARN_AGAIN } else { entry.learn_after.saturating_mul(2).max(LEARN_AGAIN) };
+        entry.learn_at = entry.events.saturating_add(entry.learn_after);
         entry.ready = true;
     });
 }
@@ -319,7 +324,7 @@ pub fn committed(key: DocKey, commit: &Commit<'_>) {
         for head in commit.heads {
             add_head(entry, *head);
         }
-        if entry.ready && !entry.complete && entry.events >= entry.learned + LEARN_AGAIN {
+        if entry.ready && !entry.complete && entry.events >= entry.learn_at {
             entry.forget();
         }
     });

@@ -12,7 +12,7 @@ use crate::pg::entry;
 use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, Row, Snapshot};
 
 /// Pages that a search passes in the index rather than look the next wanted one up, for each hash.
-const PASSED: usize = 32;
+const PASSED: usize = 12;
 
 /// A run that touches a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,10 +124,11 @@ fn search_set(
     found: &mut Vec<Touch>,
 ) -> Result<()> {
     let page = |row: &Wanted| page_of(set, upper_half(row.0));
-    let of_page = |wanted: u32| {
-        let from = rows.partition_point(|row| page(row) < wanted);
-        let alike = rows[from..].partition_point(|row| page(row) == wanted);
-        &rows[from..from + alike]
+    let mut rest = rows;
+    // Of a page that is not before the one asked for last.
+    let mut of_page = |wanted: u32| {
+        rest = &rest[rest.iter().take_while(|row| page(row) < wanted).count()..];
+        &rest[..rest.iter().take_while(|row| page(row) == wanted).count()]
     };
     let key_of = |from: u32, to: u32| {
         let (from, to) = (Field::I64(i64::from(from)), Field::I64(i64::from(to)));

@@ -14,6 +14,7 @@ use crate::catalog;
 use crate::docstate::Head;
 use crate::error::{Error, Result, state};
 use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
+use crate::pg::toast::{Starts, Toast};
 use crate::pg::{entry, xact};
 use crate::{key_search, keys};
 
@@ -276,6 +277,8 @@ pub fn committed_tails(doc: i64, peers: impl Iterator<Item = i32>, snapshot: Sna
 /// The second value is false when it gave up after [`HEAD_SCAN_RUNS`] (the rest counts as covered) and `bounded`.
 pub fn committed_heads(doc: i64, tails: &[RunHead], bounded: bool) -> Result<(Vec<Head>, bool)> {
     let mut open: FxHashMap<i32, &RunHead> = tails.iter().map(|t| (t.peer, t)).collect();
+    let mut ahead: Vec<&RunHead> = tails.iter().collect();
+    ahead.sort_unstable_by_key(|t| t.lamport_end);
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::AccessShare);
     let keys = [(1, Cmp::Eq, Field::I64(doc))];
@@ -299,13 +302,9 @@ pub fn committed_heads(doc: i64, tails: &[RunHead], bounded: bool) -> Result<(Ve
             continue;
         }
         // What depends on a tail has a greater lamport: a tail met here has been passed by everything that could.
-        open.retain(|_, t| {
-            let decided = t.lamport_end > run.lamport_end;
-            if decided {
-                found.push(head(t));
-            }
-            !decided
-        });
+        while let Some(tail) = ahead.pop_if(|t| t.lamport_end > run.lamport_end) {
+            found.extend(open.remove(&tail.peer).map(head));
+        }
         for (peer, counter) in &run.deps {
             if open.get(peer).is_some_and(|t| t.counter_end <= *counter) {
                 open.remove(peer);
@@ -313,7 +312,7 @@ pub fn committed_heads(doc: i64, tails: &[RunHead], bounded: bool) -> Result<(Ve
         }
     }
     if complete {
-        found.extend(open.values().map(|t| head(t)));
+        found.extend(open.into_values().map(head));
     }
     found.sort_unstable_by_key(|h| h.peer);
     Ok((found, complete))
@@ -328,34 +327,45 @@ pub struct RowEvents {
     pub of: Vec<(i32, u64, u64)>,
 }
 
+impl RowEvents {
+    /// Notes where operations come from that have been appended: out of this run, so many counters after its first.
+    fn add(&mut self, run: &relation::Row<'_>, offsets: Vec<u64>) -> Result<()> {
+        let (peer, counter, lamport) = (run.i32(2), run.i64(3) as u64, run.i64(5) as u64);
+        alloc::reserve(&mut self.of, offsets.len())?;
+        self.of.extend(offsets.into_iter().map(|o| (peer, counter + o, lamport + o)));
+        Ok(())
+    }
+}
+
 /// All of the log's events on a row, through the index by row.
 pub fn events_on_row(doc: i64, tbl: &str, row: &str, snapshot: Snapshot) -> Result<RowEvents> {
     let mut runs = key_search::runs_of(doc, row_hash(tbl, row), snapshot)?;
     runs.sort_unstable();
     runs.dedup();
-    let mut found = RowEvents::default();
-    read_runs(doc, &runs, &RowSet::new([(tbl, row)]), 0, snapshot, &mut found)?;
-    Ok(found)
+    Ok(read_runs(doc, &runs, &RowSet::new([(tbl, row)]), 0, snapshot, true)?.0)
 }
 
 /// Reads the events on some rows in runs that are given by peer and first counter, in order: each peer's from the newest back,
-/// until one lies below `least`. Tells of each peer the run where it stopped.
+/// until one lies below `least`. Tells of each peer the run where it stopped. Without `values` these are null, and of most runs
+/// only the start is read.
 pub fn read_runs(
     doc: i64,
     runs: &[(i32, u64)],
     wanted: &RowSet<'_>,
     least: u64,
     snapshot: Snapshot,
-    found: &mut RowEvents,
-) -> Result<Vec<(i32, u64)>> {
+    values: bool,
+) -> Result<(RowEvents, Vec<(i32, u64)>)> {
     let names = catalog::names()?;
     let rel = Relation::open(names.run, Lock::AccessShare);
     let key_of = |(peer, counter): (i32, u64)| {
         [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer)), (3, Cmp::Eq, Field::I64(counter as i64))]
     };
-    let mut below = Vec::new();
-    let Some(first) = runs.first() else { return Ok(below) };
+    let (mut found, mut below) = (RowEvents::default(), Vec::new());
+    let Some(first) = runs.first() else { return Ok((found, below)) };
     let mut scan = IndexScan::new(&rel, names.run_pkey, snapshot, &key_of(*first), false);
+    let toast = if values { None } else { Toast::of(&rel) };
+    let mut starts = toast.as_ref().map(|toast| toast.starts(snapshot));
     for of_peer in runs.chunk_by(|a, b| a.0 == b.0) {
         // A peer's lamports grow with its counters: what comes before a run that does not reach `least` does not either.
         for run in of_peer.iter().rev() {
@@ -366,18 +376,34 @@ pub fn read_runs(
                 alloc::push(&mut below, *run)?;
                 break;
             }
-            collect(found, &row, wanted)?;
+            match starts.as_mut().and_then(|starts| collect_start(&mut found, &row, starts, wanted)) {
+                Some(offsets) => found.add(&row, offsets)?,
+                None => collect(&mut found, &row, wanted)?,
+            }
         }
     }
-    Ok(below)
+    Ok((found, below))
+}
+
+/// Appends the operations of a run on some rows without their values, by how the run begins; `None` where that does not tell.
+fn collect_start(
+    found: &mut RowEvents,
+    row: &relation::Row<'_>,
+    starts: &mut Starts<'_>,
+    wanted: &RowSet<'_>,
+) -> Option<Vec<u64>> {
+    let limits = stored_limits();
+    let mut decode = |start: &[u8], len| codec::decode_rows_start(start, len, &limits, wanted, &mut found.ops);
+    match starts.of(row, 11, &mut decode) {
+        Some(told) => told,
+        None => row.with_bytes(11, |all| decode(all, all.len())).flatten(),
+    }
 }
 
 fn collect(found: &mut RowEvents, row: &relation::Row<'_>, wanted: &RowSet<'_>) -> Result<()> {
-    let (peer, counter, lamport) = (row.i32(2), row.i64(3) as u64, row.i64(5) as u64);
     let decode = |ops: &[u8]| codec::decode_rows(ops, &stored_limits(), wanted, &mut found.ops);
     let offsets = row.with_bytes(11, decode).unwrap_or_else(|| Ok(Vec::new()))?;
-    found.of.extend(offsets.into_iter().map(|o| (peer, counter + o, lamport + o)));
-    Ok(())
+    found.add(row, offsets)
 }
 
 /// The log's events on rows among runs that reach `lamport`, through the index by lamport; `None` when there are more

@@ -149,6 +149,7 @@ unsafe fn datum(field: Field<'_>) -> Option<Datum> {
         Field::Null => None,
         Field::I32(v) => Some(Datum::from(v)),
         Field::I64(v) => Some(Datum::from(v)),
+        Field::Oid(v) => Some(Datum::from(v)),
         Field::Text(v) => Some(varlena(v.as_bytes())),
         Field::Bytes(v) => Some(varlena(v)),
     }

@@ -18,6 +18,7 @@ pub mod relation;
 pub mod shmem;
 pub mod spi;
 pub mod spill;
+pub mod toast;
 pub mod trigger;
 pub mod types;
 mod unbound;

@@ -111,6 +111,20 @@ impl Relation {
         self.form().relispartition
     }
 
+    /// Where it keeps what does not fit into its rows.
+    pub(super) fn toast(&self) -> Oid {
+        self.form().reltoastrelid
+    }
+
+    /// The index of its primary key, or `InvalidOid`.
+    pub(super) fn primary_key(&self) -> Oid {
+        // SAFETY: open.
+        #[cfg(not(feature = "pg18"))]
+        return unsafe { pg_sys::RelationGetPrimaryKeyIndex(self.raw) };
+        #[cfg(feature = "pg18")]
+        return unsafe { pg_sys::RelationGetPrimaryKeyIndex(self.raw, false) };
+    }
+
     /// Its storage's file number: another after TRUNCATE or a rewrite.
     pub fn file_number(&self) -> u32 {
         self.form().relfilenode.to_u32()
@@ -152,6 +166,7 @@ pub enum Field<'a> {
     Null,
     I32(i32),
     I64(i64),
+    Oid(Oid),
     Text(&'a str),
     Bytes(&'a [u8]),
 }
@@ -166,6 +181,7 @@ impl Field<'_> {
             Field::Null => (Datum::from(0usize), true),
             Field::I32(v) => (Datum::from(v), false),
             Field::I64(v) => (Datum::from(v), false),
+            Field::Oid(v) => (Datum::from(v), false),
             Field::Text(v) => (varlena(v.as_bytes()), false),
             Field::Bytes(v) => (varlena(v), false),
         }
@@ -209,6 +225,7 @@ fn scan_key(key: &Key<'_>) -> pg_sys::ScanKeyData {
         (Field::I64(_), Cmp::Eq) => pg_sys::F_INT8EQ,
         (Field::I64(_), Cmp::Ge) => pg_sys::F_INT8GE,
         (Field::I64(_), Cmp::Gt) => pg_sys::F_INT8GT,
+        (Field::Oid(_), Cmp::Eq) => pg_sys::F_OIDEQ,
         (Field::Text(_), Cmp::Eq) => pg_sys::F_TEXTEQ,
         _ => unreachable!("no index of ours is searched so"),
     };
@@ -351,7 +368,7 @@ pub struct Row<'s> {
 }
 
 impl Row<'_> {
-    fn datum(&self, attno: usize) -> Option<Datum> {
+    pub(super) fn datum(&self, attno: usize) -> Option<Datum> {
         // SAFETY: all attributes have been fetched; our tables have as many.
         unsafe {
             assert!(attno >= 1 && attno <= (*self.slot).tts_nvalid as usize);

@@ -48,7 +48,7 @@ SELECT jsonb_array_length(crdt.frontier(crdt.doc('heads'))) AS heads;
 CALL push_knowing_all();
 SELECT jsonb_array_length(crdt.frontier(crdt.doc('heads'))) AS heads, pages_of_a_pull() AS pages \gset known_
 SELECT :known_heads AS heads;
-CALL write_events(1100);
+CALL write_events(1700);
 SELECT jsonb_array_length(crdt.frontier(crdt.doc('heads'))) AS heads, pages_of_a_pull() < :known_pages / 2 AS fewer_pages;
 
 DROP PROCEDURE write_events(int), push_as_strangers(int), push_knowing_all();

@@ -113,10 +113,20 @@ pub(super) fn seal(head: Head, body: &[u8], packed: Option<Vec<u8>>) -> Result<V
 
 /// The head and the body, expanded where it was compressed.
 pub(super) fn open<'a>(bytes: &'a [u8], budget: &mut Budget<'_>) -> Result<(Head, Cow<'a, [u8]>)> {
-    let mut input = Input::new(bytes);
+    open_start(bytes, 0, budget)
+}
+
+/// The same of a blob of which `missing` bytes at the end are not here, and so not of the body. Errors when it was compressed.
+pub(super) fn open_start<'a>(
+    start: &'a [u8],
+    missing: usize,
+    budget: &mut Budget<'_>,
+) -> Result<(Head, Cow<'a, [u8]>)> {
+    let mut input = Input::new(start);
     let (head, critical) = Head::read(&mut input)?;
     match critical & LZ4 {
         0 => Ok((head, Cow::Borrowed(input.rest()))),
+        _ if missing > 0 => Err(input.bad("a part of a compressed body")),
         _ => Ok((head, Cow::Owned(expand(&mut input, budget)?))),
     }
 }
@@ -125,17 +135,26 @@ pub(super) fn open<'a>(bytes: &'a [u8], budget: &mut Budget<'_>) -> Result<(Head
 #[derive(Default)]
 pub(super) struct Sections<'a> {
     known: [&'a [u8]; 5],
+    /// The streams come last and are not here to their end.
+    pub cut: bool,
 }
 
 impl<'a> Sections<'a> {
     /// Takes a body apart; tags this version does not know are passed over.
     pub fn read(body: &'a [u8]) -> Result<Self> {
+        Self::read_start(body, 0)
+    }
+
+    /// The same for a body of which `missing` bytes at its end are not here. Errors unless they are of the streams.
+    pub fn read_start(body: &'a [u8], missing: usize) -> Result<Self> {
         let mut input = Input::new(body);
         let mut sections = Sections::default();
         let mut seen = 0u8;
         while !input.is_empty() {
             let tag = input.varint()?;
-            let bytes = input.bytes()?;
+            let len = input.size()?;
+            sections.cut = missing > 0 && tag == tag::STREAMS && len == input.remaining().saturating_add(missing);
+            let bytes = if sections.cut { input.rest() } else { input.take(len)? };
             if let tag @ tag::NAMES..=tag::OPAQUE = tag {
                 if seen >> tag & 1 == 1 {
                     return Err(input.bad(format!("section {tag} twice")));
@@ -143,6 +162,9 @@ impl<'a> Sections<'a> {
                 seen |= 1 << tag;
                 sections.known[tag as usize - 1] = bytes;
             }
+        }
+        if missing > 0 && !sections.cut {
+            return Err(input.bad("the end of the body is not of its streams"));
         }
         Ok(sections)
     }

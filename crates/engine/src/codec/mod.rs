@@ -25,7 +25,7 @@ use std::ops::Range;
 pub(crate) use bytes::{Input, put_bytes, put_sized, put_varint, text, unzigzag, zigzag};
 pub(crate) use head::{compress, expand};
 pub(crate) use read::decode_within;
-pub use read::{decode, decode_rows, roots};
+pub use read::{decode, decode_rows, decode_rows_start, roots};
 pub use rows::RowSet;
 pub use times::{moment, write_moment};
 pub use values::spell_out;

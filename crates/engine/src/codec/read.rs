@@ -15,6 +15,7 @@ use crate::alloc;
 use crate::error::Result;
 use crate::limits::{Budget, Limits, within};
 use crate::ops::{OpBuf, Origin, Said, Sym, kind};
+use crate::value::ValueRef;
 
 /// Appends all operations of a blob and returns which they are; on an error nothing stays appended (names stay
 /// interned). Errors: [`crate::Error::Malformed`], [`crate::Error::TooLarge`], [`crate::Error::Unsupported`], [`crate::Error::NulCharacter`],
@@ -30,7 +31,7 @@ pub(crate) fn decode_within(bytes: &[u8], budget: &mut Budget<'_>, into: &mut Op
     let from = into.len();
     let mut all = |into: &mut OpBuf| {
         let (head, body) = head::open(bytes, budget)?;
-        Reader::new(&head, &body, budget)?.append(&head, budget, into, None)
+        Reader::new(&head, Sections::read(&body)?, budget)?.append(&head, budget, into, None)
     };
     match all(into) {
         Ok(_) => Ok(from..into.len()),
@@ -49,14 +50,31 @@ pub fn decode_rows(bytes: &[u8], limits: &Limits, wanted: &RowSet<'_>, into: &mu
     let some = |into: &mut OpBuf| {
         let mut budget = Budget::new(limits);
         let (head, body) = head::open(bytes, &mut budget)?;
-        let mut reader = Reader::new(&head, &body, &mut budget)?;
-        let picked = reader.pick(limits, wanted)?;
-        if picked.is_empty() {
-            return Ok(Vec::new());
-        }
-        reader.append(&head, &mut budget, into, Some(&picked))
+        Reader::new(&head, Sections::read(&body)?, &mut budget)?.append_rows(&head, &mut budget, wanted, into)
     };
     some(into).inspect_err(|_| into.truncate(mark))
+}
+
+/// What the operations of a blob on some rows do, by the first of its `len` bytes or all: as [`decode_rows`], but every value
+/// is null. `None` where the bytes do not tell. A few do for a run of operations on one table that did not get smaller by LZ4.
+pub fn decode_rows_start(
+    start: &[u8],
+    len: usize,
+    limits: &Limits,
+    wanted: &RowSet<'_>,
+    into: &mut OpBuf,
+) -> Option<Vec<u64>> {
+    let mark = into.mark();
+    let some = |into: &mut OpBuf| {
+        let mut budget = Budget::new(limits);
+        let missing = len.saturating_sub(start.len());
+        let (head, body) = head::open_start(start, missing, &mut budget)?;
+        let mut reader = Reader::new(&head, Sections::read_start(&body, missing)?, &mut budget)?;
+        reader.values = false;
+        reader.append_rows(&head, &mut budget, wanted, into)
+    };
+    // Whatever is wrong, who then reads all of it is told.
+    some(into).inspect_err(|_| into.truncate(mark)).ok()
 }
 
 /// The events that a blob's derived updates name, as often as they do. Errors as for [`decode`].
@@ -68,7 +86,7 @@ pub fn roots(bytes: &[u8], limits: &Limits) -> Result<Vec<EventId>> {
     if Sections::read(&body)?.get(tag::ORIGINS).is_empty() {
         return Ok(roots);
     }
-    let mut reader = Reader::new(&head, &body, &mut budget)?;
+    let mut reader = Reader::new(&head, Sections::read(&body)?, &mut budget)?;
     let Some(origins) = &mut reader.origins else { return Ok(roots) };
     for _ in 0..reader.shapes.of_kind(kind::UPDATE) {
         if let Origin::Rewrite(root) | Origin::Default(Some(root)) = origins.next()? {
@@ -83,6 +101,8 @@ pub fn roots(bytes: &[u8], limits: &Limits) -> Result<Vec<EventId>> {
 enum Lazy<'a> {
     Closed(&'a [u8]),
     Open(Column<'a>),
+    /// Its bytes are not here.
+    Missing,
 }
 
 struct Reader<'a> {
@@ -95,12 +115,13 @@ struct Reader<'a> {
     said: Vec<Said>,
     origins: Option<Origins<'a>>,
     opaque: Input<'a>,
+    /// Values are wanted, and not only what was done.
+    values: bool,
 }
 
 impl<'a> Reader<'a> {
-    fn new(head: &Head, body: &'a [u8], budget: &mut Budget<'_>) -> Result<Self> {
+    fn new(head: &Head, sections: Sections<'a>, budget: &mut Budget<'_>) -> Result<Self> {
         budget.add_ops(head.ops)?;
-        let sections = Sections::read(body)?;
         let mut names = Vec::new();
         let mut input = Input::new(sections.get(tag::NAMES));
         while !input.is_empty() {
@@ -115,16 +136,40 @@ impl<'a> Reader<'a> {
         alloc::reserve(&mut streams, shapes.streams.len())?;
         let mut input = Input::new(sections.get(tag::STREAMS));
         for _ in &shapes.streams {
-            streams.push(Lazy::Closed(input.bytes()?));
+            streams.push(match input.bytes() {
+                Ok(bytes) => Lazy::Closed(bytes),
+                Err(_) if sections.cut => break,
+                Err(e) => return Err(e),
+            });
         }
-        input.done()?;
+        if sections.cut {
+            streams.resize_with(shapes.streams.len(), || Lazy::Missing);
+        } else {
+            input.done()?;
+        }
         let origins = match sections.get(tag::ORIGINS) {
             [] => None,
             bytes => Some(Origins::read(bytes, shapes.of_kind(kind::UPDATE), budget)?),
         };
         let behind = alloc::filled(0, streams.len())?;
         let said = alloc::filled(Said::default(), streams.len())?;
-        Ok(Reader { names, shapes, streams, behind, said, origins, opaque: Input::new(sections.get(tag::OPAQUE)) })
+        let opaque = Input::new(sections.get(tag::OPAQUE));
+        Ok(Reader { names, shapes, streams, behind, said, origins, opaque, values: true })
+    }
+
+    /// Appends the operations on some rows.
+    fn append_rows(
+        &mut self,
+        head: &Head,
+        budget: &mut Budget<'_>,
+        wanted: &RowSet<'_>,
+        into: &mut OpBuf,
+    ) -> Result<Vec<u64>> {
+        let picked = self.pick(budget.limits, wanted)?;
+        if picked.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.append(head, budget, into, Some(&picked))
     }
 
     /// The positions of the operations on wanted rows.
@@ -133,10 +178,11 @@ impl<'a> Reader<'a> {
         let mut rows = Vec::new();
         alloc::reserve(&mut rows, self.streams.len())?;
         for (stream, lazy) in self.shapes.streams.iter().zip(&self.streams) {
-            let Lazy::Closed(bytes) = lazy else { continue };
-            rows.push(match wanted.of(self.names[stream.name as usize]) {
-                Some(ids) if stream.rows as usize == rows.len() => Some((Column::new(bytes, stream.len)?, ids)),
-                _ => None,
+            let ids = wanted.of(self.names[stream.name as usize]).filter(|_| stream.rows as usize == rows.len());
+            rows.push(match (ids, lazy) {
+                (None, _) => None,
+                (Some(ids), Lazy::Closed(bytes)) => Some((Column::new(bytes, stream.len)?, ids)),
+                (Some(_), _) => return Err(self.opaque.bad("row ids that are not here")),
             });
         }
         let (mut picked, mut from) = (Vec::new(), 0);
@@ -220,6 +266,10 @@ impl<'a> Reader<'a> {
             kind::INSERT => {
                 into.insert(tbl, row)?;
                 for &c in shapes.columns(shape) {
+                    if !self.values {
+                        into.cell(sym(c), ValueRef::Null)?;
+                        continue;
+                    }
                     let values = column(&mut self.streams, &mut self.behind, shapes, c)?;
                     into.cell_again(sym(c), values.next(scratch, budget)?, &mut self.said[c as usize])?;
                 }
@@ -230,8 +280,11 @@ impl<'a> Reader<'a> {
                     Some(origins) => origins.next()?,
                     None => Origin::Explicit,
                 };
-                let values = column(&mut self.streams, &mut self.behind, shapes, c)?;
-                into.update(tbl, row, sym(c), values.next(scratch, budget)?, origin)?;
+                let value = match self.values {
+                    true => column(&mut self.streams, &mut self.behind, shapes, c)?.next(scratch, budget)?,
+                    false => ValueRef::Null,
+                };
+                into.update(tbl, row, sym(c), value, origin)?;
             }
             _ => into.delete(tbl, row)?,
         }
@@ -290,7 +343,7 @@ fn column<'s, 'a>(
     if let Lazy::Closed(bytes) = lazy {
         *lazy = Lazy::Open(Column::new(bytes, shapes.streams[number as usize].len)?);
     }
-    let Lazy::Open(column) = lazy else { unreachable!("just opened") };
+    let Lazy::Open(column) = lazy else { unreachable!("what is missing is not asked for") };
     let skip = std::mem::take(&mut behind[number as usize]);
     if skip > 0 {
         column.skip(skip)?;

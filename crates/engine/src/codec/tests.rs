@@ -276,6 +276,24 @@ proptest! {
     }
 
     #[test]
+    fn a_start_tells_what_is_done_or_nothing(ops in ops(), end in any::<prop::sample::Index>(), row in any::<prop::sample::Index>()) {
+        let buf = buffer(&ops);
+        let bytes = encode(&buf, 0..buf.len()).unwrap();
+        let keys: Vec<_> = buf.iter().filter_map(|op| op.row_key()).collect();
+        let wanted = || RowSet::new(keys.get(row.index(keys.len().max(1))).copied());
+        let end = end.index(bytes.len() + 1);
+        let (mut all, mut known) = (OpBuf::new(), OpBuf::new());
+        let counters = decode_rows(&bytes, &Limits::default(), &wanted(), &mut all).unwrap();
+        match decode_rows_start(&bytes[..end], bytes.len(), &Limits::default(), &wanted(), &mut known) {
+            None => prop_assert!(known.is_empty()),
+            Some(told) => {
+                prop_assert_eq!(told, counters);
+                assert_equal(&without_values(&all), &known);
+            }
+        }
+    }
+
+    #[test]
     fn damage_is_an_error_or_other_operations(ops in ops(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
         let buf = buffer(&ops);
         let mut bytes = encode(&buf, 0..buf.len()).unwrap();
@@ -288,7 +306,9 @@ proptest! {
             // Whatever was read can be stored and forwarded.
             Ok(_) => assert_equal(&into, &decoded(&encode(&into, 0..into.len()).unwrap()).unwrap()),
         }
-        let _ = decode_rows(&bytes, &limits, &RowSet::new(buf.iter().filter_map(|op| op.row_key())), &mut OpBuf::new());
+        let rows = RowSet::new(buf.iter().filter_map(|op| op.row_key()));
+        let _ = decode_rows(&bytes, &limits, &rows, &mut OpBuf::new());
+        let _ = decode_rows_start(&bytes[..bytes.len() / 2], bytes.len(), &limits, &rows, &mut OpBuf::new());
         let _ = spans(&bytes);
     }
 
@@ -299,6 +319,51 @@ proptest! {
         blob.extend(noise);
         let _ = decoded(&blob);
     }
+}
+
+/// The same operations, every value null.
+fn without_values(buf: &OpBuf) -> OpBuf {
+    let mut out = OpBuf::new();
+    for op in buf.iter() {
+        match op {
+            OpRef::Insert { tbl, row, cells } => {
+                let tbl = out.sym(tbl);
+                out.insert(tbl, row).unwrap();
+                for (col, _) in cells.iter() {
+                    let col = out.sym(col);
+                    out.cell(col, ValueRef::Null).unwrap();
+                }
+            }
+            OpRef::Update { tbl, row, col, origin, .. } => {
+                let (tbl, col) = (out.sym(tbl), out.sym(col));
+                out.update(tbl, row, col, ValueRef::Null, origin).unwrap();
+            }
+            other => out.push(other).unwrap(),
+        }
+    }
+    out
+}
+
+#[test]
+fn the_start_of_a_run_of_a_bulk_statement_tells() {
+    // Texts that LZ4 does not make smaller.
+    let word = |i: u64| format!("{:016x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17));
+    let mut buf = OpBuf::new();
+    let (tbl, cols) = (buf.sym("t"), ["a", "b"].map(|c| buf.sym(c)));
+    for i in 0..512 {
+        buf.insert(tbl, &(i * 3).to_string()).unwrap();
+        cols.iter().zip(0..).for_each(|(col, n)| buf.cell(*col, ValueRef::Text(&word(2 * i + n))).unwrap());
+    }
+    let bytes = encode(&buf, 0..buf.len()).unwrap();
+    let wanted = RowSet::new([("t", "300"), ("t", "301"), ("other", "303")]);
+    let (mut some, mut all) = (OpBuf::new(), OpBuf::new());
+    assert!(bytes.len() > 10_000, "{}", bytes.len());
+    let told = decode_rows_start(&bytes[..200], bytes.len(), &Limits::default(), &wanted, &mut some);
+    assert_eq!(told, Some(vec![100]));
+    decode_rows(&bytes, &Limits::default(), &wanted, &mut all).unwrap();
+    assert_equal(&some, &without_values(&all));
+    assert_eq!(decode_rows_start(&bytes[..20], bytes.len(), &Limits::default(), &wanted, &mut OpBuf::new()), None);
+    assert_eq!(decode_rows_start(&bytes[..200], bytes.len() + 1, &Limits::default(), &wanted, &mut OpBuf::new()), None);
 }
 
 /// Five columns of the usual kinds, `n` rows.
