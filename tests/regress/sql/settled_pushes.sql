@@ -91,6 +91,23 @@ SELECT push_from_afar('farther', VARIADIC array_agg(json_build_object('type', 'd
 SELECT count(*) AS from_afar FROM settled WHERE h = 'from afar' OR d = 'from afar';
 SELECT * FROM crdt.verify('settled');
 
+-- Runs that lie out of line, of which only the start is looked at: what was inserted with the lamports 1 to 1200 and updated with
+-- those up to 2400 is pushed to in between. A cell that was written later stands, one that was not is won.
+CREATE TABLE wide (id int PRIMARY KEY, a text, b text);
+SELECT crdt.track('wide', crdt.create_doc('hub', 'wide')) > 0 AS tracked;
+INSERT INTO wide SELECT i, md5(i::text), md5((-i)::text) FROM generate_series(1, 1200) AS i;
+UPDATE wide SET a = md5(a);
+-- More runs than are read from the end of the log.
+DO $$ BEGIN FOR i IN 1..60 LOOP UPDATE wide SET b = md5(b) WHERE id = 2; COMMIT; END LOOP; END $$;
+SELECT lamport, (SELECT min(octet_length(ops)) > 8160 FROM crdt.event_run WHERE doc = d.doc AND counter_end - counter_start > 500) AS out_of_line
+  FROM crdt.docs AS d WHERE name = 'wide';
+SELECT (crdt.push(crdt.doc('wide'), json_build_object('peer_id', 'between', 'frontier', '[]'::json, 'events', json_build_array(json_build_object(
+    'peer', 'between', 'counter_start', 0, 'lamport_start', 601, 'deps', '[]'::json, 'ops', (SELECT json_agg(json_build_object('type', 'update',
+        'tbl', 'wide', 'row_id', i::text, 'col', CASE i % 2 WHEN 0 THEN 'a' ELSE 'b' END, 'value', 'from between')) FROM generate_series(1, 1200, 17) AS i)))))) -> 'accepted';
+SELECT count(*) FILTER (WHERE a = 'from between') AS a, count(*) FILTER (WHERE b = 'from between') AS b, max(id) FILTER (WHERE b = 'from between') AS last_b FROM wide;
+SELECT * FROM crdt.verify('wide');
+
+DROP TABLE wide;
 DROP FUNCTION push_from_afar, shown_otherwise;
 DROP PROCEDURE write_bulk(int);
 DROP PROCEDURE push_aged(int, int);
