@@ -85,6 +85,14 @@ CREATE SEQUENCE crdt.page_set AS bigint;
 COMMENT ON TABLE crdt.event_key_page IS 'Which large runs touch a row: sets of pages of (hash, what the run does, run), each for an equal part of all hashes';
 COMMENT ON SEQUENCE crdt.page_set IS 'Numbers the sets of crdt.event_key_page';
 
+CREATE TABLE crdt.event_key_merge (
+    doc      bigint NOT NULL,
+    page_set bigint NOT NULL,
+    merged   bigint NOT NULL,
+    PRIMARY KEY (doc, page_set)
+);
+COMMENT ON TABLE crdt.event_key_merge IS 'Sets of crdt.event_key_page that are being merged, a few pages with each bulk statement, and the set they become';
+
 CREATE TABLE crdt.tracked_table (
     tbl        regclass PRIMARY KEY,
     alias      text COLLATE "C" NOT NULL,

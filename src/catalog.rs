@@ -33,6 +33,8 @@ pub struct Names {
     pub key_pkey: Oid,
     pub page: Oid,
     pub page_pkey: Oid,
+    pub merge: Oid,
+    pub merge_pkey: Oid,
     pub page_seq: Oid,
 }
 
@@ -189,6 +191,8 @@ pub fn names() -> Result<Rc<Names>> {
         key_pkey: find(c"event_key_pkey")?,
         page: find(c"event_key_page")?,
         page_pkey: find(c"event_key_page_pkey")?,
+        merge: find(c"event_key_merge")?,
+        merge_pkey: find(c"event_key_merge_pkey")?,
         page_seq: find(c"page_set")?,
     });
     LOG.set(names.run.to_u32());

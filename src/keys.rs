@@ -18,29 +18,28 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::catalog::Names;
 use crate::error::{Error, Result, state};
-use crate::key_page::{self, Entry, Page};
-use crate::pg::lock::{self, Space};
-use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Key, Lock, Relation, Snapshot};
-use crate::pg::{entry, xact};
-use crate::store::{Author, NewRun, lock_class, row_hash};
+use crate::key_merge::Sets;
+use crate::key_page::Entry;
+use crate::pg::relation::{Cmp, Field, IndexScan, Inserter, Key, Lock, Relation, Snapshot};
+use crate::store::{Author, NewRun, row_hash};
 
 /// A flush that touches more rows than this indexes them as pages.
 const SMALL: usize = 16;
 /// Bytes of the entries of a part of a page, at most: its row stays inside a heap page.
-const PART_BYTES: usize = 8000;
+pub const PART_BYTES: usize = 8000;
 /// How full pages are on average, in hundredths: few have a second part. Hashes fall on pages by chance, a thousand give or
 /// take thirty.
 const FILL: usize = 90;
 /// Sets of a tier that are merged into one of the next.
-const FAN: usize = 8;
+pub const FAN: usize = 8;
 /// Entries that a set of the first tier may have; each further tier's may have [`FAN`] times as many.
 const FIRST_TIER_ENTRIES: usize = 2048;
-/// Sets of this tier are merged no further: what is merged is held in memory, a million entries at most.
-const LAST_TIER: i64 = 3;
+/// Sets of this tier are merged no further: eight of them would have four thousand million entries.
+pub const LAST_TIER: i64 = 6;
 /// A set's number is its tier, then one less than the number of its pages, then the next of a sequence.
 const TIER_SHIFT: u32 = 60;
 const PAGES_SHIFT: u32 = 40;
-const MAX_PAGES: usize = 1 << (TIER_SHIFT - PAGES_SHIFT);
+pub const MAX_PAGES: usize = 1 << (TIER_SHIFT - PAGES_SHIFT);
 
 /// The bit of a run that deletes the row.
 pub const DELETES: u8 = 1 << COLUMN_BITS;
@@ -122,16 +121,29 @@ pub fn upper_half(hash: i64) -> u32 {
     (hash as u64 >> 32) as u32
 }
 
-/// The number of a set of entries that take so many bytes each.
-fn set_number(tier: i64, entries: usize, width: usize, next: i64) -> i64 {
-    let pages = (entries * width * 100).div_ceil(PART_BYTES * FILL).clamp(1, MAX_PAGES);
+/// How many pages entries that take so many bytes each need.
+pub fn pages_for(entries: usize, width: usize) -> usize {
+    (entries * width * 100).div_ceil(PART_BYTES * FILL).clamp(1, MAX_PAGES)
+}
+
+/// The number of a set.
+pub fn set_number(tier: i64, pages: usize, next: i64) -> i64 {
     tier << TIER_SHIFT | (pages as i64 - 1) << PAGES_SHIFT | next
+}
+
+/// How many pages a set has.
+pub fn pages_of(set: i64) -> usize {
+    (set >> PAGES_SHIFT) as usize % MAX_PAGES + 1
 }
 
 /// The page of a hash in a set.
 pub fn page_of(set: i64, hash: u32) -> u32 {
-    let pages = (set >> PAGES_SHIFT) as u64 % MAX_PAGES as u64 + 1;
-    ((u64::from(hash) * pages) >> 32) as u32
+    ((u64::from(hash) * pages_of(set) as u64) >> 32) as u32
+}
+
+/// The least hash that falls into a page of a set, or one more than the greatest hash.
+pub fn first_hash(set: i64, page: usize) -> u64 {
+    ((page as u64) << 32).div_ceil(pages_of(set) as u64)
 }
 
 /// When a set was made, among those of its doc.
@@ -176,70 +188,16 @@ pub fn index(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> 
         entries.extend(run.keys.iter().map(entry));
     }
     let pages = Relation::open(names.page, Lock::RowExclusive);
-    write_set(names, &pages, author.doc, tier_of(entries.len()), &mut entries);
-    merge_tiers(names, &pages, author.doc)
+    let sets = Sets { names, pages: &pages, doc: author.doc };
+    let tier = tier_of(entries.len());
+    let written = sets.write(tier, &mut entries);
+    sets.merge(tier, written)
 }
 
-/// The tier of a new set: by its size, so that a merge is bounded however much one flush brings.
+/// The tier of a new set, by its size.
 fn tier_of(entries: usize) -> i64 {
     let holds = |tier: &i64| entries <= FIRST_TIER_ENTRIES * FAN.pow(*tier as u32);
     (0..LAST_TIER).find(holds).unwrap_or(LAST_TIER)
-}
-
-/// Writes entries as a set of pages, sorted.
-fn write_set(names: &Names, pages: &Relation, doc: i64, tier: i64, entries: &mut [Entry]) {
-    // Each run's keys, or each set's, are in order already: a sort that merges what it finds sorted is the faster one.
-    entries.sort_by_key(|e| e.hash);
-    let width = key_page::width(entries);
-    let set = set_number(tier, entries.len(), width, relation::next_value(names.page_seq));
-    let mut inserter = Inserter::new(pages);
-    for page in entries.chunk_by(|a, b| page_of(set, a.hash) == page_of(set, b.hash)) {
-        for (part, chunk) in page.chunks(PART_BYTES / width).enumerate() {
-            inserter.insert(&[
-                Field::I64(doc),
-                Field::I64(set),
-                Field::I64(i64::from(page_of(set, page[0].hash))),
-                Field::I32(part as i32),
-                Field::Bytes(&key_page::encode(chunk)),
-            ]);
-        }
-    }
-}
-
-/// Merges full tiers. One transaction a doc does so at a time; others leave it to the next.
-fn merge_tiers(names: &Names, pages: &Relation, doc: i64) -> Result<()> {
-    for tier in 0..LAST_TIER {
-        let sets = sets_of(names, pages, doc, Some(tier), Snapshot::Committed)?;
-        if sets.len() < FAN || !lock::try_lock(lock_class()?, doc as u32, Space::Pages) {
-            return Ok(());
-        }
-        xact::command_counter_increment();
-        let mut entries = Vec::new();
-        for set in sets_of(names, pages, doc, Some(tier), Snapshot::Committed)?.into_iter().take(FAN) {
-            take_set(names, pages, doc, set, &mut entries)?;
-        }
-        write_set(names, pages, doc, tier + 1, &mut entries);
-    }
-    Ok(())
-}
-
-/// Reads a set's entries and deletes its pages. Readers of pages use a snapshot, so they see it until we commit.
-fn take_set(names: &Names, pages: &Relation, doc: i64, set: i64, into: &mut Vec<Entry>) -> Result<()> {
-    let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(set))];
-    let mut scan = IndexScan::new(pages, names.page_pkey, Snapshot::Committed, &keys, false);
-    while let Some(row) = scan.next_row() {
-        entry::check_interrupts();
-        row.with_bytes(5, |bytes| -> Result<()> {
-            let part = Page::read(bytes).ok_or_else(malformed)?;
-            let entries = part.entries();
-            alloc::reserve(into, entries.len())?;
-            into.extend(entries);
-            Ok(())
-        })
-        .ok_or_else(malformed)??;
-        row.delete(pages);
-    }
-    Ok(())
 }
 
 pub fn malformed() -> Error {
@@ -269,6 +227,7 @@ mod tests {
     use crdt_engine::ops::Origin;
 
     use super::*;
+    use crate::key_page;
 
     #[test]
     fn hashes_are_searched_in_the_order_they_are_sorted_in() {
@@ -277,19 +236,31 @@ mod tests {
 
     #[test]
     fn a_set_has_as_many_pages_as_it_needs() {
-        let pages = |entries, width| page_of(set_number(LAST_TIER, entries, width, 77), u32::MAX) + 1;
+        let pages = |entries, width| pages_of(set_number(LAST_TIER, pages_for(entries, width), 77));
         assert_eq!([(1, 20), (1028, 7), (1029, 7), (1 << 20, 7)].map(|(n, width)| pages(n, width)), [1, 1, 2, 1020]);
-        assert_eq!(pages(usize::MAX >> 12, 20), MAX_PAGES as u32);
-        let third = set_number(0, 3000, 7, 1);
+        assert_eq!(pages(usize::MAX >> 12, 20), MAX_PAGES);
+        let third = set_number(0, 3, 1);
         assert_eq!([0, u32::MAX / 3, u32::MAX / 3 + 1, u32::MAX].map(|hash| page_of(third, hash)), [0, 0, 1, 2]);
     }
 
     #[test]
-    fn a_merge_holds_a_million_entries_at_most() {
+    fn a_page_begins_with_its_first_hash() {
+        for pages in [1, 2, 3, 7, 630, 5040, MAX_PAGES - 1, MAX_PAGES] {
+            let set = set_number(3, pages, 5);
+            for page in [0, 1, pages / 3, pages - 1].into_iter().filter(|page| *page < pages) {
+                let first = first_hash(set, page);
+                assert_eq!(page_of(set, first as u32) as usize, page);
+                assert!(first == 0 || page_of(set, first as u32 - 1) as usize == page - 1);
+            }
+            assert_eq!((first_hash(set, 0), first_hash(set, pages)), (0, 1 << 32));
+        }
+    }
+
+    #[test]
+    fn the_tier_of_a_set_follows_its_size() {
         let most = |tier: i64| FIRST_TIER_ENTRIES * FAN.pow(tier as u32);
         for tier in 0..LAST_TIER {
             assert_eq!((tier_of(most(tier)), tier_of(most(tier) + 1)), (tier, tier + 1));
-            assert!(FAN * most(tier) <= 1 << 20);
         }
         assert_eq!((tier_of(1), tier_of(usize::MAX)), (0, LAST_TIER));
     }

@@ -53,6 +53,7 @@ mod functions;
 mod generic;
 mod history;
 mod ingest;
+mod key_merge;
 mod key_page;
 mod key_search;
 mod keys;
