@@ -1,8 +1,7 @@
 //! Which runs touch a row: from the hash of `(table, row id)` to runs.
 //!
 //! A run about one row carries the hash itself. A few rows are entries of a table. Many are pages of sorted entries, one
-//! set of pages a flush, in a tier by its size. Sets are merged by eights into the next tier, as in a log-structured merge
-//! tree (O'Neil et al. 1996), so that a look-up searches few of them and a write pays for its entries a few times in all.
+//! set of pages a flush, in a tier by its size: see `key_merge.rs`.
 //!
 //! A page holds the hashes of an equal part of all, as a bucket of a hash table does: so it is found by equality. A
 //! search for the last page that begins at or below a hash costs several times that, because PostgreSQL looks at every
