@@ -241,6 +241,11 @@ fn grouping_is_stable_and_sorts_the_rows() {
         let keys: BTreeSet<_> = events.iter().filter_map(|event| event.op().row_key()).collect();
         assert_eq!(rows.keys().collect::<Vec<_>>(), keys.into_iter().collect::<Vec<_>>());
         assert_eq!((rows.is_empty(), rows.part(0..0).is_empty()), (rows.len() == 0, true));
+        let mut next = 0;
+        for row in 0..rows.len() {
+            assert_eq!(rows.range(row), next..next + rows.events(row).len());
+            next = rows.range(row).end;
+        }
         let to = rng.below(rows.len() + 1);
         let from = rng.below(to + 1);
         let part = rows.part(from..to);
