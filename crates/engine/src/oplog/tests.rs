@@ -253,6 +253,9 @@ fn grouping_is_stable_and_sorts_the_rows() {
         assert_eq!((rows.find(("", "")), rows.find(("zzz", ""))), (None, None));
         for (row, key) in rows.keys().enumerate() {
             assert_eq!(rows.find(key), Some(row));
+            for likely in [row, row + 1, 0, rows.len(), rows.len() + 1] {
+                assert_eq!((rows.find_near(likely, key), rows.find_near(likely, ("", ""))), (Some(row), None));
+            }
             let right = ids(events.iter().filter(|event| event.op().row_key() == Some(key)).copied());
             assert_eq!(ids(rows.events(row).iter().copied()), right);
             if (from..to).contains(&row) {
