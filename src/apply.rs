@@ -287,6 +287,7 @@ impl Statement {
     fn from(&self) -> String {
         let mut names = self.keys.names();
         names.extend((0..self.columns.len()).map(|i| format!("c{i}")));
+        // In a SELECT list, in step: as a table each array would go through a tuple store of its own.
         let each = self.arrays.iter().zip(&names).map(|(array, name)| format!("pg_catalog.unnest({array}) AS {name}"));
         format!("(SELECT {}) AS k", each.collect::<Vec<_>>().join(", "))
     }

@@ -82,7 +82,7 @@ impl Competition {
 
     /// The events by row; none of settled ones.
     pub fn by_row(&self) -> ByRow<'_> {
-        self.found.by_row_where(self.rows, 0, |row, event| self.counts(row, event))
+        self.found.by_row_where(self.rows, |row, event| self.counts(row, event))
     }
 
     fn len(&self) -> usize {
@@ -145,7 +145,7 @@ impl<'r, 'b> Reader<'r, 'b> {
         Search::sort(&mut wanted);
         let mut search = Search::new(self.doc, Snapshot::Active)?;
         let mut open = Open::new(rows);
-        // All keys of a run lie in one place: what is found in one is not found again in another.
+        // While large sets are merged a run may be found in two places; it is read once in the end.
         let (mut touches, mut place) = (Vec::new(), Vec::new());
         while !wanted.is_empty() && search.next(&wanted, &mut place)? {
             if settle {

@@ -67,14 +67,14 @@ impl Sets<'_> {
 
     /// Merges tiers that are full, after a flush has written a set of so many pages.
     pub fn merge(&self, tier: i64, written: usize) -> Result<()> {
-        let due = self.of_tier(tier)?.len() >= FAN || !self.merges()?.is_empty();
+        let due = self.of_tier(tier)?.len() >= FAN || self.running()?.is_some();
         if !due || !lock::try_lock(lock_class()?, self.doc as u32, Space::Pages) {
             return Ok(());
         }
-        let mut merges = self.merges()?;
+        let mut running = self.running()?;
         for tier in 0..LAST_TIER {
             let mut sets = self.of_tier(tier)?;
-            sets.retain(|set| !merges.iter().any(|(from, _)| from == set));
+            sets.retain(|set| running.as_ref().is_none_or(|merge| !merge.from.contains(set)));
             if sets.len() < FAN {
                 continue;
             }
@@ -83,17 +83,11 @@ impl Sets<'_> {
             let pages: usize = sets.iter().copied().map(pages_of).sum();
             if pages <= AT_ONCE {
                 self.merge_at_once(tier, &sets)?;
-            } else if merges.is_empty() {
-                merges = self.begin(tier, &sets, pages);
+            } else if running.is_none() {
+                running = Some(self.begin(tier, sets, pages));
             }
         }
-        match merges.first() {
-            None => Ok(()),
-            Some(&(_, into)) => {
-                let merge = Merge { from: merges.iter().map(|(from, _)| *from).collect(), into };
-                self.merge_slice(&merge, SLICE + SLICE_OF_WRITTEN * written)
-            }
-        }
+        running.map_or(Ok(()), |merge| self.merge_slice(&merge, SLICE + SLICE_OF_WRITTEN * written))
     }
 
     fn of_tier(&self, tier: i64) -> Result<Vec<i64>> {
@@ -109,28 +103,29 @@ impl Sets<'_> {
         Ok(())
     }
 
-    /// The sets that are being merged, each with the one they become.
-    fn merges(&self) -> Result<Vec<(i64, i64)>> {
+    /// The sets that are being merged a slice at a time, if any are.
+    fn running(&self) -> Result<Option<Merge>> {
         let rel = Relation::open(self.names.merge, Lock::AccessShare);
         let keys = [(1, Cmp::Eq, Field::I64(self.doc))];
         let mut scan = IndexScan::new(&rel, self.names.merge_pkey, Snapshot::Committed, &keys, false);
-        let mut merges = Vec::new();
+        let mut running: Option<Merge> = None;
         while let Some(row) = scan.next_row() {
-            alloc::push(&mut merges, (row.i64(2), row.i64(3)))?;
+            let merge = running.get_or_insert(Merge { from: Vec::new(), into: row.i64(3) });
+            alloc::push(&mut merge.from, row.i64(2))?;
         }
-        Ok(merges)
+        Ok(running)
     }
 
     /// Notes that sets of a tier, of so many pages, are being merged.
-    fn begin(&self, tier: i64, sets: &[i64], pages: usize) -> Vec<(i64, i64)> {
+    fn begin(&self, tier: i64, from: Vec<i64>, pages: usize) -> Merge {
         let next = relation::next_value(self.names.page_seq);
         let into = set_number(tier + 1, pages.min(MAX_PAGES), next);
         let rel = Relation::open(self.names.merge, Lock::RowExclusive);
         let mut inserter = Inserter::new(&rel);
-        for set in sets {
+        for set in &from {
             inserter.insert(&[Field::I64(self.doc), Field::I64(*set), Field::I64(into)]);
         }
-        sets.iter().map(|set| (*set, into)).collect()
+        Merge { from, into }
     }
 
     /// The sets have been merged.

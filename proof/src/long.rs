@@ -87,6 +87,7 @@ struct Log {
     rows: u64,
     /// Events that were written or acknowledged.
     events: u64,
+    /// Pushes of clients so far.
     pushes: usize,
     /// What was pushed.
     ledger: Ledger,

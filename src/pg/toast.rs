@@ -1,5 +1,5 @@
-//! How values that lie out of line begin. They lie in chunks of two kilobytes, and the first is fetched in a tenth of the
-//! time that PostgreSQL takes to bring eight of them together.
+//! How values that lie out of line begin: of their chunks of two kilobytes the first alone is fetched, by one scan for many
+//! values.
 
 use pgrx::pg_sys::{self, Datum, Oid};
 

@@ -245,12 +245,12 @@ fn rearrange(events: &mut [Candidate<'_>], tagged: &mut [Tag<'_>]) {
 impl Found {
     /// The events by row, of which there are so many.
     pub fn by_row(&self, rows: usize) -> ByRow<'_> {
-        self.by_row_where(rows, 0, |_, _| true)
+        self.by_row_where(rows, |_, _| true)
     }
 
-    /// Those that `keep` says, given each with its row, of the events from the one that was found as number `from` on.
-    pub fn by_row_where(&self, rows: usize, from: usize, keep: impl Fn(usize, &Candidate<'_>) -> bool) -> ByRow<'_> {
-        let found = (from..self.len()).filter(|at| keep(self.events[*at].0 as usize, &self.event(*at)));
+    /// Those that `keep` says, given each with its row.
+    pub fn by_row_where(&self, rows: usize, keep: impl Fn(usize, &Candidate<'_>) -> bool) -> ByRow<'_> {
+        let found = (0..self.len()).filter(|at| keep(self.events[*at].0 as usize, &self.event(*at)));
         let mut order: Vec<u32> = found.map(|at| at as u32).collect();
         if order.is_empty() {
             return ByRow::default();
