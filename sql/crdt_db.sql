@@ -45,21 +45,36 @@ CREATE TABLE crdt.event_run (
     actor         text,
     deps          bytea,
     ops           bytea NOT NULL,
-    row_hash      bigint,
+    keys          bytea,
     PRIMARY KEY (doc, peer, counter_start)
 );
-CREATE INDEX event_run_row ON crdt.event_run (doc, row_hash);
--- Hardly two entries are equal: looking for such ones before each split is not worth it.
-CREATE INDEX event_run_lamport ON crdt.event_run (doc, lamport_end) WITH (deduplicate_items = off);
-ALTER TABLE crdt.event_run ALTER COLUMN ops SET STORAGE EXTERNAL;
+ALTER TABLE crdt.event_run ALTER COLUMN ops SET STORAGE EXTERNAL, ALTER COLUMN keys SET STORAGE EXTERNAL;
 -- Inline: most runs fit a page, and a value out of line costs more to fetch than to read.
 ALTER TABLE crdt.event_run SET (toast_tuple_target = 8160);
 COMMENT ON TABLE crdt.event_run IS 'The log: append-only runs of consecutive events of one peer, operations as in docs/format.md';
 COMMENT ON COLUMN crdt.event_run.counter_end IS 'The run''s last counter';
 COMMENT ON COLUMN crdt.event_run.lamport_end IS 'The run''s last lamport: no event of it competes with anything newer';
 COMMENT ON COLUMN crdt.event_run.txn IS 'Transaction that wrote the run: runs of one peer with equal txn are pulled together';
-COMMENT ON COLUMN crdt.event_run.row_hash IS 'Hash of (table, row id) when the run is about one row, one of them when it is about few; see crdt.event_key for the others';
+COMMENT ON COLUMN crdt.event_run.keys IS 'Which rows the run touches, until crdt.event_key_page says it: see crdt.event_tail';
 COMMENT ON COLUMN crdt.event_run.deps IS 'Heads the first event was made on top of: pairs of varint peer number, varint counter';
+
+CREATE TABLE crdt.event_span (
+    doc           bigint NOT NULL,
+    lamport_end   bigint NOT NULL,
+    peer          integer NOT NULL,
+    counter_start bigint NOT NULL,
+    counter_end   bigint NOT NULL,
+    PRIMARY KEY (doc, lamport_end, peer)
+);
+COMMENT ON TABLE crdt.event_span IS 'The log by logical time: consecutive runs of a peer under their greatest lamport';
+
+CREATE TABLE crdt.event_tail (
+    doc           bigint NOT NULL,
+    peer          integer NOT NULL,
+    counter_start bigint NOT NULL,
+    PRIMARY KEY (doc, peer)
+);
+COMMENT ON TABLE crdt.event_tail IS 'Slots of this database, and from which counter on their runs are in no line of crdt.event_span yet and carry their keys themselves';
 
 CREATE TABLE crdt.event_key (
     doc           bigint NOT NULL,
@@ -68,7 +83,7 @@ CREATE TABLE crdt.event_key (
     counter_start bigint NOT NULL,
     PRIMARY KEY (doc, hash, peer, counter_start)
 );
-COMMENT ON TABLE crdt.event_key IS 'Which small runs touch a row: hash of (table, row id) to run';
+COMMENT ON TABLE crdt.event_key IS 'Which small runs that were pushed touch a row: hash of (table, row id) to run';
 
 CREATE TABLE crdt.event_key_page (
     doc     bigint NOT NULL,
@@ -82,7 +97,7 @@ CREATE TABLE crdt.event_key_page (
 ALTER TABLE crdt.event_key_page ALTER COLUMN entries SET STORAGE EXTERNAL;
 ALTER TABLE crdt.event_key_page SET (toast_tuple_target = 8160);
 CREATE SEQUENCE crdt.page_set AS bigint;
-COMMENT ON TABLE crdt.event_key_page IS 'Which large runs touch a row: sets of pages of (hash, what the run does, run), each for an equal part of all hashes';
+COMMENT ON TABLE crdt.event_key_page IS 'Which runs touch a row: sets of pages of (hash, what the run does, run), each for an equal part of all hashes';
 COMMENT ON SEQUENCE crdt.page_set IS 'Numbers the sets of crdt.event_key_page';
 
 CREATE TABLE crdt.event_key_merge (
@@ -394,7 +409,7 @@ SELECT d.doc,
        (SELECT pg_catalog.count(*) FROM crdt.event_run AS r WHERE r.doc = d.doc) AS runs,
        (SELECT COALESCE(pg_catalog.sum(pg_catalog.octet_length(r.ops)), 0)::bigint
           FROM crdt.event_run AS r WHERE r.doc = d.doc) AS bytes,
-       (SELECT r.lamport_end FROM crdt.event_run AS r WHERE r.doc = d.doc ORDER BY r.lamport_end DESC LIMIT 1) AS lamport,
+       (SELECT pg_catalog.max(p.lamport) FROM crdt.peers AS p WHERE p.doc = d.doc) AS lamport,
        (SELECT pg_catalog.array_agg(t.tbl ORDER BY t.alias) FROM crdt.tracked_table AS t WHERE t.doc = d.doc) AS tables,
        d.created_at,
        d.opaque_ops

@@ -15,8 +15,9 @@ use crate::catalog::{self, Table};
 use crate::docstate;
 use crate::error::{Error, Result, state};
 use crate::flush;
-use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, Snapshot};
+use crate::pg::relation::{IndexScan, Lock, Relation, Snapshot};
 use crate::pg::{entry, xact};
+use crate::spans::{self, Order, Then};
 use crate::store::{self, RunHead};
 
 /// Runs that are read for a frontier which goes with something else: a page, an answer, a notification.
@@ -141,17 +142,21 @@ impl Log {
 
     /// The run that reaches the greatest lamport: nothing can depend on its last event.
     fn newest(&self) -> Result<Option<RunHead>> {
-        let names = catalog::names()?;
-        let rel = Relation::open(names.run, Lock::AccessShare);
-        let keys = [(1, Cmp::Eq, Field::I64(self.doc))];
-        let mut scan = IndexScan::new(&rel, names.run_lamport, Snapshot::Active, &keys, true);
-        while let Some(row) = scan.next_row() {
-            let head = store::head_of(&row)?;
-            if is_committed(&head) {
-                return Ok(Some(head));
+        let mut newest: Option<RunHead> = None;
+        spans::each_run(self.doc, Snapshot::Active, -1, Order::Down, |span, row| {
+            if newest.as_ref().is_some_and(|run| run.lamport_end >= span.lamport) {
+                return Ok(Then::Stop);
             }
-        }
-        Ok(None)
+            let run = store::head_of(row)?;
+            if !is_committed(&run) {
+                return Ok(Then::Next);
+            }
+            if newest.as_ref().is_none_or(|newest| newest.lamport_end < run.lamport_end) {
+                newest = Some(run);
+            }
+            Ok(Then::NextSpan)
+        })?;
+        Ok(newest)
     }
 
     /// The tails that no run depends on. What depends on a tail has a greater lamport and came soon after as a rule, so
@@ -160,22 +165,17 @@ impl Log {
         let mut tails: Vec<&RunHead> = self.tails()?.iter().collect();
         tails.sort_unstable_by_key(|t| t.lamport_end);
         flush_commits(&tails.iter().map(|t| t.xmin).collect());
-        let names = catalog::names()?;
-        let rel = Relation::open(names.run, Lock::AccessShare);
         let mut open: FxHashMap<i32, u64> = FxHashMap::default();
         let mut waiting = tails.iter().peekable();
         let mut seen = 0;
         while let Some(first) = waiting.peek() {
             let above = first.lamport_end as i64;
-            let keys = [(1, Cmp::Eq, Field::I64(self.doc)), (2, Cmp::Gt, Field::I64(above))];
-            let mut scan = IndexScan::new(&rel, names.run_lamport, Snapshot::Active, &keys, false);
-            while let Some(row) = scan.next_row() {
-                entry::check_interrupts();
-                let run = store::head_of(&row)?;
+            spans::each_run(self.doc, Snapshot::Active, above, Order::Up, |span, row| {
+                let run = store::head_of(row)?;
                 if !is_committed(&run) {
-                    continue;
+                    return Ok(Then::Next);
                 }
-                while let Some(tail) = waiting.next_if(|t| t.lamport_end < run.lamport_end) {
+                while let Some(tail) = waiting.next_if(|t| t.lamport_end < span.lamport) {
                     open.insert(tail.peer, tail.counter_end);
                 }
                 for (peer, counter) in run.deps {
@@ -184,10 +184,8 @@ impl Log {
                     }
                 }
                 seen += 1;
-                if open.is_empty() || seen > budget {
-                    break;
-                }
-            }
+                Ok(if open.is_empty() || seen > budget { Then::Stop } else { Then::Next })
+            })?;
             if !open.is_empty() || seen > budget {
                 break;
             }

@@ -8,7 +8,7 @@ use crdt_engine::id::MAX_CLOCK;
 use crate::pg::shmem::{self, Shared};
 
 /// Slots whose tails are remembered; higher ones ask the log.
-pub const SLOTS: usize = 8;
+pub const SLOTS: usize = 32;
 /// Heads remembered for a doc; with more, what a write claims to depend on is less than it could be.
 pub const HEADS: usize = 32;
 /// A doc with more heads than fit is read from the log again after so many events, and twice as many each time that they
@@ -36,6 +36,8 @@ pub struct Tail {
     pub peer: i32,
     /// Its next counter.
     pub next: u64,
+    /// One more than the length of its tail in the sense of [`crate::tail`], 0 while that is not listed.
+    pub length: u32,
 }
 
 /// One head of a doc's graph.

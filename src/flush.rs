@@ -17,7 +17,8 @@ use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation, Snapshot};
 use crate::pg::xact::{self, End};
 use crate::pg::{self, entry, executor, spi};
-use crate::store::{self, Author};
+use crate::store::{self, Author, NewRun};
+use crate::{spans, tail};
 
 /// Slots of a doc: transactions that commit at the same moment.
 const MAX_SLOTS: usize = 4096;
@@ -66,6 +67,16 @@ struct Slot {
     level: i32,
     /// The next counter, unless a savepoint that wrote was rolled back.
     next: Option<u64>,
+    /// The length of its tail: see [`tail::append`].
+    length: Option<u32>,
+}
+
+impl Slot {
+    /// What others are told at the end; nothing if they have to look themselves.
+    fn tail(&self) -> Option<(usize, Tail)> {
+        let length = self.length.map_or(0, |runs| runs + 1);
+        Some((self.number, Tail { peer: self.peer, next: self.next?, length }))
+    }
 }
 
 #[derive(Default)]
@@ -121,11 +132,11 @@ pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
     }
     let actor = spi::current_user_name();
     let author = Author { doc, peer: slot.peer, txn: xact::full_xid(), at: xact::started_at(), actor: &actor };
-    store::append(&author, &runs)?;
+    let length = tail::append(&author, slot.number, slot.length, &runs)?;
     buffer.written();
     let covered: Vec<(i32, u64)> = deps.iter().map(|h| (h.peer, h.counter)).collect();
     let head = Head { peer: slot.peer, xid: xact::xid_if_any(), counter: counter - 1 };
-    note(doc, Some(Slot { next: Some(counter), ..slot }), lamport - 1, counter - next, &[head], &covered);
+    note(doc, Some(Slot { next: Some(counter), length, ..slot }), lamport - 1, counter - next, &[head], &covered);
     Ok(())
 }
 
@@ -173,6 +184,15 @@ pub fn next_event(doc: i64) -> Result<(EventId, u64, Vec<EventId>)> {
     Ok((EventId::new(catalog::peer_name(slot.peer)?, next), known.max_lamport.max(own_lamport(doc)) + 1, deps))
 }
 
+/// Appends runs of one peer, which may be this transaction's slot.
+pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
+    let slot = TRANSACTION.with_borrow(|t| t.docs.get(&author.doc)?.slot);
+    let Some(slot) = slot.filter(|slot| slot.peer == author.peer) else { return store::append(author, runs) };
+    let length = tail::append(author, slot.number, slot.length, runs)?;
+    note(author.doc, Some(Slot { length, ..slot }), 0, 0, &[], &[]);
+    Ok(())
+}
+
 /// Events of our own up to `next` have been appended.
 pub fn advance(doc: i64, next: u64) {
     TRANSACTION.with_borrow_mut(|t| {
@@ -206,7 +226,7 @@ fn take_slot(doc: i64) -> Result<Slot> {
     let bucket = (doc as u64 % u64::from(SLOT_BUCKETS)) as u32;
     for number in 0..MAX_SLOTS {
         if lock::try_lock(class, bucket, Space::Slot(number as u16)) {
-            return Ok(Slot { number, peer: 0, level: xact::nest_level(), next: None });
+            return Ok(Slot { number, peer: 0, level: xact::nest_level(), next: None, length: None });
         }
     }
     Err(Error::new(state::LIMIT, format!("all {MAX_SLOTS} slots of doc {doc} are taken by running transactions"))
@@ -227,30 +247,31 @@ fn read_tail(doc: i64, slot: Slot) -> Result<(Slot, u64, Known)> {
     // A savepoint that wrote was rolled back: our runs from before it are in the log and not in shared memory yet.
     let doubtful = || TRANSACTION.with_borrow(|t| t.docs.get(&doc).is_some_and(|w| w.doubtful));
     if slot.peer == 0
-        && let Some(Tail { peer, next }) = known.tail
+        && let Some(Tail { peer, next, length }) = known.tail
         && !doubtful()
     {
-        return Ok((Slot { peer, ..slot }, next, known));
+        return Ok((Slot { peer, length: length.checked_sub(1), ..slot }, next, known));
     }
     let peer = match slot.peer {
         0 => catalog::ensure_peer(doc, &slot_peer_name(doc, slot.number)?, None)?,
         peer => peer,
     };
     let next = store::tail(doc, peer, Snapshot::Committed)?.map_or(0, |t| t.counter_end + 1);
+    let length = tail::length(doc, peer, slot.number)?;
     // Reading took time: what was committed meanwhile counts.
-    Ok((Slot { peer, ..slot }, next, docstate::known(key, slot.number)))
+    Ok((Slot { peer, length, ..slot }, next, docstate::known(key, slot.number)))
 }
 
 /// Fills the doc's entry in shared memory from the log.
 pub fn learn(doc: i64) -> Result<()> {
     let key = doc_key(doc);
     // The entry exists by now and takes note of commits while we read.
-    let lamport = store::max_lamport(doc)?;
+    let lamport = spans::max_lamport(doc)?;
     // What this transaction wrote is not for others to build on: it may be rolled back.
     let peers = store::peers(doc, Snapshot::Committed)?;
     let tails = store::committed_tails(doc, peers.iter().map(|(peer, _)| *peer), Snapshot::Committed)?;
     let events = tails.iter().map(|t| t.counter_end + 1).sum();
-    let (heads, complete) = store::committed_heads(doc, &tails, true)?;
+    let (heads, complete) = store::committed_heads(doc, &tails)?;
     docstate::fill(key, lamport, events, &heads, complete);
     Ok(())
 }
@@ -347,7 +368,7 @@ impl Transaction {
                     docstate::committed(
                         key,
                         &Commit {
-                            slot: written.slot.and_then(|s| Some((s.number, Tail { peer: s.peer, next: s.next? }))),
+                            slot: written.slot.and_then(|slot| slot.tail()),
                             heads: &written.heads,
                             covered: &written.covered,
                             events: written.events,

@@ -361,7 +361,7 @@ fn append(doc: i64, batch: &Batch, admitted: &Admitted, source: Source, log: &mu
             encode_part(batch, part, log, &mut runs, &mut covered)?;
         }
         runs.sort_by_key(|r: &store::NewRun| r.counter_start);
-        store::append(&author, &runs)?;
+        flush::append(&author, &runs)?;
         let last = runs.last().expect("a part has operations").counter_end;
         heads.push(Head { peer, xid: xact::xid_if_any(), counter: last });
     }

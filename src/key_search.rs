@@ -10,6 +10,7 @@ use crate::key_page::{Entry, Page};
 use crate::keys::{ANYTHING, age, hash_of, malformed, page_of, sets_of, upper_half};
 use crate::pg::entry;
 use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, Row, Snapshot};
+use crate::tail;
 
 /// Pages that a search passes in the index rather than look the next wanted one up, for each hash.
 const PASSED: usize = 12;
@@ -46,8 +47,17 @@ pub struct Search {
     names: Rc<Names>,
     /// Those not searched yet, the newest last.
     sets: Vec<i64>,
-    /// The last place are runs of few rows.
-    over: bool,
+    next: Place,
+}
+
+/// Where keys are, from the newest to the oldest but for the last.
+enum Place {
+    /// Runs that carry them.
+    Tail,
+    Sets,
+    /// The table of few that were pushed.
+    Few,
+    Over,
 }
 
 impl Search {
@@ -56,7 +66,7 @@ impl Search {
         let pages = Relation::open(names.page, Lock::AccessShare);
         let mut sets = sets_of(&names, &pages, doc, None, snapshot)?;
         sets.sort_unstable_by_key(|set| age(*set));
-        Ok(Search { doc, snapshot, names, sets, over: false })
+        Ok(Search { doc, snapshot, names, sets, next: Place::Tail })
     }
 
     /// The order in which rows are searched.
@@ -67,18 +77,25 @@ impl Search {
     /// Looks for rows, in their order, in the next place. The runs found touch them, or seem to: who asks looks for the row
     /// itself there. False: that was the last place.
     pub fn next(&mut self, rows: &[Wanted], found: &mut Vec<Touch>) -> Result<bool> {
-        if self.over {
-            return Ok(false);
-        }
-        match self.sets.pop() {
-            Some(set) => {
+        match self.next {
+            Place::Tail => {
+                search_tail(self.doc, rows, self.snapshot, found)?;
+                self.next = if self.sets.is_empty() { Place::Few } else { Place::Sets };
+            }
+            Place::Sets => {
                 let pages = Relation::open(self.names.page, Lock::AccessShare);
-                search_set(&self.names, &pages, (self.doc, set), rows, self.snapshot, found)?;
+                if let Some(set) = self.sets.pop() {
+                    search_set(&self.names, &pages, (self.doc, set), rows, self.snapshot, found)?;
+                }
+                if self.sets.is_empty() {
+                    self.next = Place::Few;
+                }
             }
-            None => {
-                self.over = true;
+            Place::Few => {
                 search_few(&self.names, self.doc, rows, self.snapshot, found)?;
+                self.next = Place::Over;
             }
+            Place::Over => return Ok(false),
         }
         Ok(true)
     }
@@ -91,21 +108,24 @@ pub fn runs_of(doc: i64, hash: i64, snapshot: Snapshot) -> Result<Vec<(i32, u64)
     Ok(found.iter().map(Touch::run).collect())
 }
 
-/// Looks for rows among those that runs about few carry, and entries of such.
+/// Looks for rows, given in order, among the keys that runs carry.
+fn search_tail(doc: i64, rows: &[Wanted], snapshot: Snapshot, found: &mut Vec<Touch>) -> Result<()> {
+    tail::each_entry(doc, snapshot, |run| {
+        let rest = &rows[rows.partition_point(|(hash, _)| upper_half(*hash) < run.hash)..];
+        let same = rest.iter().take_while(|(hash, _)| upper_half(*hash) == run.hash);
+        same.into_iter().try_for_each(|(_, row)| Ok(alloc::push(found, Touch { row: *row, run })?))
+    })
+}
+
+/// Looks for rows in the table of those that few pushed runs touch.
 fn search_few(names: &Names, doc: i64, rows: &[Wanted], snapshot: Snapshot, found: &mut Vec<Touch>) -> Result<()> {
     let Some((first, _)) = rows.first() else { return Ok(()) };
     let key_of = |hash: i64| [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I64(hash_of(hash)))];
-    let log = Relation::open(names.run, Lock::AccessShare);
-    let mut single = IndexScan::new(&log, names.run_row, snapshot, &key_of(*first), false);
     let small = Relation::open(names.key, Lock::AccessShare);
     let mut several = IndexScan::new(&small, names.key_pkey, snapshot, &key_of(*first), false);
     for (hash, row) in rows.iter().copied() {
         entry::check_interrupts();
         let touch = |peer, counter| Touch { row, run: Entry::new(upper_half(hash), peer, counter as u64, ANYTHING) };
-        single.again(&key_of(hash));
-        while let Some(run) = single.next_row() {
-            alloc::push(found, touch(run.i32(2), run.i64(3)))?;
-        }
         several.again(&key_of(hash));
         while let Some(run) = several.next_row() {
             alloc::push(found, touch(run.i32(3), run.i64(4)))?;

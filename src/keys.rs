@@ -1,15 +1,15 @@
 //! Which runs touch a row: from the hash of `(table, row id)` to runs.
 //!
-//! A run about one row carries the hash itself. A few rows are entries of a table. Many are pages of sorted entries, one
-//! set of pages a flush, in a tier by its size: see `key_merge.rs`.
+//! The youngest runs of plain SQL carry their keys themselves: see `tail.rs`. Of what is pushed, few rows are entries of a
+//! table. All else is pages of sorted entries, in sets, each in a tier by its size: see `key_merge.rs`.
 //!
 //! A page holds the hashes of an equal part of all, as a bucket of a hash table does: so it is found by equality. A
 //! search for the last page that begins at or below a hash costs several times that, because PostgreSQL looks at every
 //! entry of the index's page that might do.
 //!
 //! An entry also tells in eight bits what the run does to the row, so that who looks for a cell's newest write passes over
-//! most runs: whether it deletes it, and by seven bits which columns it writes. What is no entry of a page has no bits, and
-//! may do anything.
+//! most runs: whether it deletes it, and by seven bits which columns it writes. Entries of the table have no bits: such a
+//! run may do anything.
 
 use crdt_engine::alloc;
 use crdt_engine::ops::OpBuf;
@@ -22,7 +22,7 @@ use crate::key_page::Entry;
 use crate::pg::relation::{Cmp, Field, IndexScan, Inserter, Key, Lock, Relation, Snapshot};
 use crate::store::{Author, NewRun, row_hash};
 
-/// A flush that touches more rows than this indexes them as pages.
+/// Runs that are indexed at once and touch more rows than this are indexed as pages.
 const SMALL: usize = 16;
 /// Bytes of the entries of a part of a page, at most: its row stays inside a heap page.
 pub const PART_BYTES: usize = 8000;
@@ -32,9 +32,9 @@ const FILL: usize = 90;
 /// Sets of a tier that are merged into one of the next.
 pub const FAN: usize = 8;
 /// Entries that a set of the first tier may have; each further tier's may have [`FAN`] times as many.
-const FIRST_TIER_ENTRIES: usize = 2048;
+const FIRST_TIER_ENTRIES: usize = 256;
 /// Sets of this tier are merged no further: eight of them would have four thousand million entries.
-pub const LAST_TIER: i64 = 6;
+pub const LAST_TIER: i64 = 7;
 /// A set's number is its tier, then one less than the number of its pages, then the next of a sequence.
 const TIER_SHIFT: u32 = 60;
 const PAGES_SHIFT: u32 = 40;
@@ -57,7 +57,7 @@ pub fn column_bit(name: &str) -> u8 {
 /// to it in the place of the lowest byte.
 pub fn of_ops(ops: &OpBuf, from: usize, to: usize) -> Result<Vec<i64>> {
     let mut keys: Vec<i64> = Vec::new();
-    let mut bits = Bits::new(ops, to - from)?;
+    let mut bits = Bits::new(ops)?;
     for i in from..to {
         // Several updates of one row mostly follow each other.
         if i > from && ops.shares_row(i) {
@@ -80,21 +80,16 @@ pub fn of_ops(ops: &OpBuf, from: usize, to: usize) -> Result<Vec<i64>> {
 /// What operations do to their rows.
 struct Bits<'o> {
     ops: &'o OpBuf,
-    /// The bit of each name; none before it is needed.
+    /// The bit of each name; 0 before it is needed.
     columns: Vec<u8>,
 }
 
 impl<'o> Bits<'o> {
-    fn new(ops: &'o OpBuf, count: usize) -> Result<Bits<'o>> {
-        // A single operation's row is no entry of a page.
-        let names = if count == 1 { 0 } else { ops.names() };
-        Ok(Bits { ops, columns: alloc::filled(0, names)? })
+    fn new(ops: &'o OpBuf) -> Result<Bits<'o>> {
+        Ok(Bits { ops, columns: alloc::filled(0, ops.names())? })
     }
 
     fn of(&mut self, i: usize) -> i64 {
-        if self.columns.is_empty() {
-            return BITS;
-        }
         if self.ops.is_delete(i) {
             return i64::from(DELETES);
         }
@@ -110,7 +105,7 @@ impl<'o> Bits<'o> {
     }
 }
 
-/// The hash of a key, as runs about few rows carry it.
+/// The hash of a key, as the table of few has it.
 pub fn hash_of(key: i64) -> i64 {
     key & !BITS
 }
@@ -150,46 +145,47 @@ pub fn age(set: i64) -> i64 {
     set % (1 << PAGES_SHIFT)
 }
 
-fn count(runs: &[NewRun]) -> usize {
-    runs.iter().filter(|r| r.keys.len() > 1).map(|r| r.keys.len()).sum()
-}
-
-/// Do runs of a flush that touch several rows touch few in all? Then each carries the first of its hashes itself.
-pub fn few(runs: &[NewRun]) -> bool {
-    count(runs) <= SMALL
-}
-
-/// Indexes the rows of runs that have just been appended, but for those that the runs carry themselves.
+/// Indexes the rows of runs that have just been appended and do not carry their keys.
 pub fn index(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
-    let count = count(runs);
-    if count == 0 {
-        return Ok(());
+    let count: usize = runs.iter().map(|run| run.keys.len()).sum();
+    if count > SMALL {
+        return write_set(names, author.doc, &mut entries(author, runs)?);
     }
-    if count <= SMALL {
-        let rel = Relation::open(names.key, Lock::RowExclusive);
-        let mut inserter = Inserter::new(&rel);
-        for run in runs {
-            for key in run.keys.iter().skip(1) {
-                inserter.insert(&[
-                    Field::I64(author.doc),
-                    Field::I64(hash_of(*key)),
-                    Field::I32(author.peer),
-                    Field::I64(run.counter_start as i64),
-                ]);
-            }
+    let rel = Relation::open(names.key, Lock::RowExclusive);
+    let mut inserter = Inserter::new(&rel);
+    for run in runs {
+        for key in &run.keys {
+            inserter.insert(&[
+                Field::I64(author.doc),
+                Field::I64(hash_of(*key)),
+                Field::I32(author.peer),
+                Field::I64(run.counter_start as i64),
+            ]);
         }
-        return Ok(());
     }
+    Ok(())
+}
+
+/// The entries of runs.
+pub fn entries(author: &Author<'_>, runs: &[NewRun]) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    alloc::reserve(&mut entries, count)?;
-    for run in runs.iter().filter(|r| r.keys.len() > 1) {
+    alloc::reserve(&mut entries, runs.iter().map(|run| run.keys.len()).sum())?;
+    for run in runs {
         let entry = |key: &i64| Entry::new(upper_half(*key), author.peer, run.counter_start, *key as u8);
         entries.extend(run.keys.iter().map(entry));
     }
+    Ok(entries)
+}
+
+/// Writes a new set of pages, if there are entries, and merges sets where there are enough.
+pub fn write_set(names: &Names, doc: i64, entries: &mut [Entry]) -> Result<()> {
+    if entries.is_empty() {
+        return Ok(());
+    }
     let pages = Relation::open(names.page, Lock::RowExclusive);
-    let sets = Sets { names, pages: &pages, doc: author.doc };
+    let sets = Sets { names, pages: &pages, doc };
     let tier = tier_of(entries.len());
-    let written = sets.write(tier, &mut entries);
+    let written = sets.write(tier, entries);
     sets.merge(tier, written)
 }
 
@@ -206,7 +202,7 @@ pub fn malformed() -> Error {
 /// The sets of a doc, of one tier or all, by skipping from one to the next through the index.
 pub fn sets_of(names: &Names, pages: &Relation, doc: i64, tier: Option<i64>, snapshot: Snapshot) -> Result<Vec<i64>> {
     let mut above = tier.map_or(-1, |t| (t << TIER_SHIFT) - 1);
-    let end = tier.map_or(i64::MAX, |t| ((t + 1) << TIER_SHIFT) - 1);
+    let end = tier.map_or(i64::MAX, |t| (t << TIER_SHIFT) + ((1 << TIER_SHIFT) - 1));
     let key_of = |above: i64| -> [Key<'_>; 3] {
         [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Gt, Field::I64(above)), (2, Cmp::Le, Field::I64(end))]
     };

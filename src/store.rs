@@ -10,13 +10,14 @@ use crdt_engine::codec::{self, RowSet};
 use crdt_engine::ops::OpBuf;
 use crdt_engine::{Limits, alloc};
 
-use crate::catalog;
+use crate::catalog::{self, Names};
 use crate::docstate::Head;
 use crate::error::{Error, Result, state};
 use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
 use crate::pg::toast::{Starts, Toast};
 use crate::pg::{entry, xact};
-use crate::{key_search, keys};
+use crate::spans::{self, Order, Span, Then};
+use crate::{key_search, keys, tail};
 
 /// A run is cut at this many operations: decoding a run to find one row stays cheap.
 pub const RUN_OPS: usize = 512;
@@ -38,6 +39,13 @@ pub struct NewRun {
     pub ops: Vec<u8>,
     /// The keys of the rows it touches, each once: [`keys::of_ops`].
     pub keys: Vec<i64>,
+}
+
+impl NewRun {
+    /// The lamport of the last event.
+    pub fn lamport_end(&self) -> u64 {
+        self.lamport_start + (self.counter_end - self.counter_start)
+    }
 }
 
 /// Who writes, and when.
@@ -98,13 +106,23 @@ pub fn encode(ops: &OpBuf, from: usize, to: usize, counter_start: u64, lamport_s
     })
 }
 
-/// Appends runs of one peer and indexes their rows.
+/// Appends runs of one peer, at least one, and indexes them.
 pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
     let names = catalog::names()?;
+    append_runs(&names, author, runs, false);
+    spans::note(&names, author.doc, &Span::of(author.peer, runs));
+    keys::index(&names, author, runs)
+}
+
+/// Appends runs of one peer, which `carry` the keys of their rows or not. Whoever calls this sees to the rest.
+pub fn append_runs(names: &Names, author: &Author<'_>, runs: &[NewRun], carry: bool) {
     let rel = Relation::open(names.run, Lock::RowExclusive);
     let mut inserter = Inserter::new(&rel);
-    let few = keys::few(runs);
+    let mut carried = Vec::new();
     for run in runs {
+        if carry {
+            tail::encode(&run.keys, &mut carried);
+        }
         let deps = encode_deps(&run.deps);
         inserter.insert(&[
             Field::I64(author.doc),
@@ -112,20 +130,15 @@ pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
             Field::I64(run.counter_start as i64),
             Field::I64(run.counter_end as i64),
             Field::I64(run.lamport_start as i64),
-            Field::I64((run.lamport_start + (run.counter_end - run.counter_start)) as i64),
+            Field::I64(run.lamport_end() as i64),
             Field::I64(author.txn as i64),
             Field::I64(author.at),
             Field::Text(author.actor),
             if deps.is_empty() { Field::Null } else { Field::Bytes(&deps) },
             Field::Bytes(&run.ops),
-            run.keys
-                .first()
-                .filter(|_| few || run.keys.len() == 1)
-                .map_or(Field::Null, |key| Field::I64(keys::hash_of(*key))),
+            if carry { Field::Bytes(&carried) } else { Field::Null },
         ]);
     }
-    drop(inserter);
-    keys::index(&names, author, runs)
 }
 
 /// Appends a LEB128 number.
@@ -230,15 +243,6 @@ pub fn runs_from(
     Ok(())
 }
 
-/// The greatest lamport of a doc's log, also of runs whose transaction is still open.
-pub fn max_lamport(doc: i64) -> Result<u64> {
-    let names = catalog::names()?;
-    let rel = Relation::open(names.run, Lock::AccessShare);
-    let keys = [(1, Cmp::Eq, Field::I64(doc))];
-    let mut scan = IndexScan::new(&rel, names.run_lamport, Snapshot::Dirty, &keys, true);
-    Ok(scan.next_row().map_or(0, |row| row.i64(6) as u64))
-}
-
 /// Calls `each` with the peers of a doc: number and name.
 pub fn peers(doc: i64, snapshot: Snapshot) -> Result<Vec<(i32, String)>> {
     let names = catalog::names()?;
@@ -273,44 +277,42 @@ pub fn committed_tails(doc: i64, peers: impl Iterator<Item = i32>, snapshot: Sna
     Ok(tails)
 }
 
-/// The heads among committed tails: those no committed run depends on. Reads runs from the newest lamport down until all are decided.
-/// The second value is false when it gave up after [`HEAD_SCAN_RUNS`] (the rest counts as covered) and `bounded`.
-pub fn committed_heads(doc: i64, tails: &[RunHead], bounded: bool) -> Result<(Vec<Head>, bool)> {
+/// The heads among committed tails: those no committed run depends on. Reads runs from the newest lamport down until all are
+/// decided. The second value is false when it gave up after [`HEAD_SCAN_RUNS`]: the rest counts as covered.
+pub fn committed_heads(doc: i64, tails: &[RunHead]) -> Result<(Vec<Head>, bool)> {
     let mut open: FxHashMap<i32, &RunHead> = tails.iter().map(|t| (t.peer, t)).collect();
     let mut ahead: Vec<&RunHead> = tails.iter().collect();
     ahead.sort_unstable_by_key(|t| t.lamport_end);
-    let names = catalog::names()?;
-    let rel = Relation::open(names.run, Lock::AccessShare);
-    let keys = [(1, Cmp::Eq, Field::I64(doc))];
-    let mut scan = IndexScan::new(&rel, names.run_lamport, Snapshot::Committed, &keys, true);
     let mut complete = true;
     let mut found = Vec::new();
     let mut seen = 0;
     let head = |t: &RunHead| Head { peer: t.peer, xid: t.xmin, counter: t.counter_end };
-    while let Some(row) = scan.next_row() {
+    // One snapshot, younger than the tails: a slot's line in crdt.event_tail may be replaced meanwhile.
+    let _now = xact::ActiveSnapshot::push_latest();
+    spans::each_run(doc, Snapshot::Active, -1, Order::Down, |span, row| {
+        // What depends on a tail has a greater lamport: a tail above this span has been passed by everything that could.
+        while let Some(tail) = ahead.pop_if(|t| t.lamport_end > span.lamport) {
+            found.extend(open.remove(&tail.peer).map(head));
+        }
         if open.is_empty() {
-            break;
+            return Ok(Then::Stop);
         }
         seen += 1;
-        if bounded && seen > HEAD_SCAN_RUNS {
+        if seen > HEAD_SCAN_RUNS {
             complete = false;
-            break;
+            return Ok(Then::Stop);
         }
-        entry::check_interrupts();
-        let run = head_of(&row)?;
+        let run = head_of(row)?;
         if xact::is_own(run.txn, run.xmin) {
-            continue;
-        }
-        // What depends on a tail has a greater lamport: a tail met here has been passed by everything that could.
-        while let Some(tail) = ahead.pop_if(|t| t.lamport_end > run.lamport_end) {
-            found.extend(open.remove(&tail.peer).map(head));
+            return Ok(Then::Next);
         }
         for (peer, counter) in &run.deps {
             if open.get(peer).is_some_and(|t| t.counter_end <= *counter) {
                 open.remove(peer);
             }
         }
-    }
+        Ok(Then::Next)
+    })?;
     if complete {
         found.extend(open.into_values().map(head));
     }
@@ -406,8 +408,8 @@ fn collect(found: &mut RowEvents, row: &relation::Row<'_>, wanted: &RowSet<'_>) 
     found.add(row, offsets)
 }
 
-/// The log's events on rows among runs that reach `lamport`, through the index by lamport; `None` when there are more
-/// than `budget` such runs. They are counted before any is decoded.
+/// The log's events on rows among runs that reach `lamport`; `None` when there are more than `budget` such runs. They are
+/// counted before any is decoded.
 pub fn events_since_lamport(
     doc: i64,
     lamport: u64,
@@ -415,24 +417,28 @@ pub fn events_since_lamport(
     wanted: &RowSet<'_>,
     snapshot: Snapshot,
 ) -> Result<Option<RowEvents>> {
-    let names = catalog::names()?;
-    let rel = Relation::open(names.run, Lock::AccessShare);
-    let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Ge, Field::I64(lamport as i64))];
-    let mut scan = IndexScan::new(&rel, names.run_lamport, snapshot, &keys, true);
+    let each_run = |each: &mut dyn FnMut(&relation::Row<'_>) -> Result<bool>| {
+        spans::each_run(doc, snapshot, lamport as i64 - 1, Order::Down, |_, row| {
+            if (row.i64(6) as u64) < lamport {
+                return Ok(Then::NextSpan);
+            }
+            Ok(if each(row)? { Then::Next } else { Then::Stop })
+        })
+    };
     let mut runs = 0;
-    while scan.next_row().is_some() {
+    each_run(&mut |_| {
         runs += 1;
-        if runs > budget {
-            return Ok(None);
-        }
+        Ok(runs <= budget)
+    })?;
+    if runs > budget {
+        return Ok(None);
     }
     let mut found = RowEvents::default();
     if runs > 0 {
-        scan.again(&keys);
-    }
-    while let Some(row) = scan.next_row() {
-        entry::check_interrupts();
-        collect(&mut found, &row, wanted)?;
+        each_run(&mut |row| {
+            collect(&mut found, row, wanted)?;
+            Ok(true)
+        })?;
     }
     Ok(Some(found))
 }

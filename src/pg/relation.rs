@@ -376,6 +376,11 @@ impl Row<'_> {
         }
     }
 
+    /// Is there nothing?
+    pub fn is_null(&self, attno: usize) -> bool {
+        self.datum(attno).is_none()
+    }
+
     /// A bigint (or xid8).
     pub fn i64(&self, attno: usize) -> i64 {
         self.datum(attno).expect("NOT NULL").value() as i64

@@ -7,6 +7,8 @@ use crdt_engine::wire::{Batch, PullRequest, PullResponse, PushRequest, Versions,
 use crdt_engine::{EventId, Limits, OpBuf, OpRef};
 use postgres::{Client, Error, GenericClient};
 
+use crate::log::wrong_spans;
+
 /// Everything: no page is larger.
 const ALL: u64 = u32::MAX as u64;
 
@@ -443,8 +445,12 @@ impl Place {
         }
     }
 
-    /// Table and log agree, and pages of any size come to the same as everything at once.
+    /// Table and log agree, the log is in order, and pages of any size come to the same as everything at once.
     pub fn check(&self, client: &mut Client, rng: &mut Rng) -> Result<(), String> {
+        let wrong = wrong_spans(client);
+        if !wrong.is_empty() {
+            return Err(format!("crdt.event_span: {wrong:?}"));
+        }
         for tbl in ["t", "s"].iter().filter(|tbl| **tbl == "t" || !self.generic) {
             let sql = format!("SELECT v::text FROM crdt.verify('{}.{tbl}') AS v", self.schema);
             let wrong: Vec<String> = client.query(&sql, &[]).map_err(told)?.iter().map(|row| row.get(0)).collect();

@@ -7,6 +7,7 @@
 //! | [`listener`] | a connection that listens, and what it knows from what it heard |
 //! | [`resource`] | limits of one server process, as the operating system sets them |
 //! | [`expect`] | errors by SQLSTATE, rows as text |
+//! | [`log`] | whether the log is in order
 //! | [`sample`] | a small tracked table and requests for it |
 //! | [`hub`] | a database as a replica of the engine's convergence suite |
 //!
@@ -19,6 +20,7 @@ pub mod cluster;
 pub mod expect;
 pub mod hub;
 pub mod listener;
+pub mod log;
 pub mod resource;
 pub mod sample;
 pub mod session;

@@ -6,6 +6,7 @@ use postgres::Client;
 
 use crate::Cluster;
 use crate::expect::rows;
+use crate::log::wrong_spans;
 
 /// A database with a tracked table `t (id int, v text)` in doc 1, and two SQL functions that make push requests:
 /// `inserts(peer, lamport, first, last)` of rows and `update(peer, counter, lamport, id, v)` of one cell.
@@ -32,8 +33,9 @@ pub fn database(cluster: &Cluster, prefix: &str) -> String {
     database
 }
 
-/// Table and log say the same.
+/// Table and log say the same, and the log is in order.
 pub fn agrees(client: &mut Client) {
+    assert_eq!(wrong_spans(client), Vec::<String>::new());
     assert_eq!(rows(client, "SELECT * FROM crdt.verify('t')"), Vec::<String>::new());
 }
 

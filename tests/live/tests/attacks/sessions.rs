@@ -172,3 +172,52 @@ fn eight_serializable_clients_on_rows_of_their_own_do_not_disturb_each_other() {
     assert!(failures <= 8, "{failures} of 400 transactions failed");
     assert_eq!(rows(&mut client, "SELECT count(*) FROM crdt.verify('t')"), ["0"]);
 }
+
+/// Rows are found in tails of several slots after the server start that wrote them is over. A tail ends when the next start
+/// first uses its slot, which it cannot while a prepared transaction of the former one holds it.
+#[test]
+fn tails_of_a_former_start_are_taken_over() {
+    let cluster = Cluster::start("tails", &[]);
+    let database = prepare(&cluster, "tails");
+    let mut client = cluster.connect(&database);
+    let update = |id: usize, v: &str| format!("UPDATE t SET v = '{v}' WHERE id = {id}");
+    client.batch_execute("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 100) AS g").unwrap();
+    client.batch_execute(&update(5, "slot 0")).unwrap();
+    client.batch_execute(&format!("BEGIN; {}; PREPARE TRANSACTION 'p'", update(1, "slot 0, prepared"))).unwrap();
+    let held = cluster.session(&database);
+    held.execute("BEGIN").wait().unwrap();
+    held.execute("SELECT crdt.doc_update(1, 't', '2', 'v', '\"slot 1\"')").wait().unwrap();
+    client.batch_execute(&update(3, "slot 2")).unwrap();
+    held.execute("COMMIT").wait().unwrap();
+    let slots =
+        "SELECT substring(name from ':([0-9]+)$') FROM crdt.event_tail JOIN crdt.peer USING (doc, peer) ORDER BY 1";
+    let starts =
+        "SELECT count(DISTINCT split_part(name, ':', 2)) FROM crdt.event_tail JOIN crdt.peer USING (doc, peer)";
+    assert_eq!(
+        (rows(&mut client, slots), rows(&mut client, starts).join("")),
+        (["0", "1", "2"].map(String::from).into(), "1".into())
+    );
+
+    cluster.restart_immediately();
+    let mut client = cluster.connect(&database);
+    let written = "SELECT string_agg((SELECT count(DISTINCT (peer, counter)) FROM crdt.history('t', id::text))::text, ' ' ORDER BY id)
+                     FROM generate_series(1, 5) AS id";
+    assert_eq!(rows(&mut client, written), ["1 2 2 1 2"]);
+    client.batch_execute(&update(4, "slot 1")).unwrap();
+    assert_eq!(
+        (rows(&mut client, slots), rows(&mut client, starts).join("")),
+        (["0", "1", "2"].map(String::from).into(), "2".into())
+    );
+    client.batch_execute("COMMIT PREPARED 'p'").unwrap();
+    client.batch_execute(&update(4, "slot 0")).unwrap();
+    assert_eq!(rows(&mut client, slots), ["0", "1", "2"]);
+    assert_eq!(rows(&mut client, written), ["2 2 2 3 2"]);
+    // All of these are newer, wherever they lie.
+    for id in 1..=5 {
+        rows(&mut client, &format!("SELECT crdt.push(1, update('p{id}', 0, 50, {id}, 'old'))"));
+    }
+    let shown = rows(&mut client, "SELECT v FROM t WHERE id <= 5 ORDER BY id");
+    assert_eq!(shown, ["slot 0, prepared", "slot 1", "slot 2", "slot 0", "slot 0"]);
+    agrees(&mut client);
+    assert_eq!(cluster.crashes(), Vec::<String>::new());
+}
