@@ -21,9 +21,9 @@ use crate::store::lock_class;
 
 /// Sets of so many pages in all are merged at once: a hundred thousand entries, which are held in memory.
 const AT_ONCE: usize = 128;
-/// Pages of a slice, and so many for each page that the flush itself writes: merging keeps up with writing.
-const SLICE: usize = 16;
-const SLICE_OF_WRITTEN: usize = 3;
+/// Pages of a slice for each thousand entries, about a page of them, that the flush itself writes, and one: an entry goes
+/// through four large tiers at most, so merging keeps up with writing, and small flushes have little to do.
+const SLICE_OF_THOUSAND: usize = 5;
 
 /// The sets of a doc.
 pub struct Sets<'s> {
@@ -40,11 +40,10 @@ struct Merge {
 }
 
 impl Sets<'_> {
-    /// Writes entries as a new set; how many pages.
-    pub fn write(&self, tier: i64, entries: &mut [Entry]) -> usize {
+    /// Writes entries as a new set.
+    pub fn write(&self, tier: i64, entries: &mut [Entry]) {
         let pages = pages_for(entries.len(), key_page::width(entries));
         self.write_into(set_number(tier, pages, relation::next_value(self.names.page_seq)), entries);
-        pages
     }
 
     /// Writes the pages of a set that some hashes fall into, given all of their entries.
@@ -65,7 +64,7 @@ impl Sets<'_> {
         }
     }
 
-    /// Merges tiers that are full, after a flush has written a set of so many pages.
+    /// Merges tiers that are full, after a flush has written a set of so many entries.
     pub fn merge(&self, tier: i64, written: usize) -> Result<()> {
         let due = self.of_tier(tier)?.len() >= FAN || self.running()?.is_some();
         if !due || !lock::try_lock(lock_class()?, self.doc as u32, Space::Pages) {
@@ -87,7 +86,7 @@ impl Sets<'_> {
                 running = Some(self.begin(tier, sets, pages));
             }
         }
-        running.map_or(Ok(()), |merge| self.merge_slice(&merge, SLICE + SLICE_OF_WRITTEN * written))
+        running.map_or(Ok(()), |merge| self.merge_slice(&merge, 1 + SLICE_OF_THOUSAND * written / 1000))
     }
 
     fn of_tier(&self, tier: i64) -> Result<Vec<i64>> {

@@ -185,8 +185,8 @@ pub fn write_set(names: &Names, doc: i64, entries: &mut [Entry]) -> Result<()> {
     let pages = Relation::open(names.page, Lock::RowExclusive);
     let sets = Sets { names, pages: &pages, doc };
     let tier = tier_of(entries.len());
-    let written = sets.write(tier, entries);
-    sets.merge(tier, written)
+    sets.write(tier, entries);
+    sets.merge(tier, entries.len())
 }
 
 /// The tier of a new set, by its size.

@@ -26,13 +26,13 @@ CALL update_all(6);
 SELECT *, short_histories(7) FROM sets();
 CALL update_all(1);
 SELECT *, short_histories(8) FROM sets();
-CALL update_all(1);
-SELECT *, short_histories(9) FROM sets();
 -- What a transaction merged is as it was when it is rolled back.
 BEGIN;
 UPDATE bulk SET n = n + 1;
 PREPARE TRANSACTION 'merged_keys';
 ROLLBACK PREPARED 'merged_keys';
+SELECT *, short_histories(8) FROM sets();
+CALL update_all(1);
 SELECT *, short_histories(9) FROM sets();
 CALL update_all(1);
 SELECT *, short_histories(10) FROM sets();
