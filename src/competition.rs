@@ -1,6 +1,6 @@
 //! What the log has on the rows of a push, as far as it matters.
 //!
-//! First from the end of the log, through the index by lamport, if few runs are younger than the push. Otherwise by row, as
+//! First from the end of the log, through spans, if few runs are younger than the push. Otherwise by row, as
 //! little as will do: of the runs that were noted last, the newest that may beat the push on a row, by what the keys say
 //! they write there; then twice as many; then of those noted before; until the row is settled (`merge::settled`). A row that
 //! nothing settles is read down to the push's least lamport, so that what is decided on is complete.
@@ -24,7 +24,7 @@ use crate::pg::relation::Snapshot;
 use crate::pg::xact;
 use crate::store::{self, RowEvents};
 
-/// Runs at the end of the log that are read before the index by row is asked instead: this many and one for every so
+/// Runs at the end of the log that are read before keys are searched instead: this many and one for every so
 /// many rows. Decoding a run costs as much as looking up a few rows.
 const WINDOW_RUNS: usize = 16;
 const ROWS_A_RUN: usize = 8;

@@ -257,7 +257,7 @@ fn read_tail(doc: i64, slot: Slot) -> Result<(Slot, u64, Known)> {
         peer => peer,
     };
     let next = store::tail(doc, peer, Snapshot::Committed)?.map_or(0, |t| t.counter_end + 1);
-    let length = tail::length(doc, peer, slot.number)?;
+    let length = tail::length(doc, peer, slot.number, next)?;
     // Reading took time: what was committed meanwhile counts.
     Ok((Slot { peer, length, ..slot }, next, docstate::known(key, slot.number)))
 }

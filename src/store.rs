@@ -283,26 +283,30 @@ pub fn committed_heads(doc: i64, tails: &[RunHead]) -> Result<(Vec<Head>, bool)>
     let mut open: FxHashMap<i32, &RunHead> = tails.iter().map(|t| (t.peer, t)).collect();
     let mut ahead: Vec<&RunHead> = tails.iter().collect();
     ahead.sort_unstable_by_key(|t| t.lamport_end);
+    // Where in `ahead` the first one is that is not decided.
+    let mut least = 0;
     let mut complete = true;
     let mut found = Vec::new();
     let mut seen = 0;
     let head = |t: &RunHead| Head { peer: t.peer, xid: t.xmin, counter: t.counter_end };
-    // One snapshot, younger than the tails: a slot's line in crdt.event_tail may be replaced meanwhile.
-    let _now = xact::ActiveSnapshot::push_latest();
-    spans::each_run(doc, Snapshot::Active, -1, Order::Down, |span, row| {
+    spans::each_run(doc, Snapshot::Committed, -1, Order::Down, |span, row| {
         // What depends on a tail has a greater lamport: a tail above this span has been passed by everything that could.
         while let Some(tail) = ahead.pop_if(|t| t.lamport_end > span.lamport) {
             found.extend(open.remove(&tail.peer).map(head));
         }
-        if open.is_empty() {
-            return Ok(Then::Stop);
+        while ahead.get(least).is_some_and(|t| !open.contains_key(&t.peer)) {
+            least += 1;
         }
+        let Some(undecided) = ahead.get(least) else { return Ok(Then::Stop) };
         seen += 1;
         if seen > HEAD_SCAN_RUNS {
             complete = false;
             return Ok(Then::Stop);
         }
         let run = head_of(row)?;
+        if run.lamport_end <= undecided.lamport_end {
+            return Ok(Then::NextSpan);
+        }
         if xact::is_own(run.txn, run.xmin) {
             return Ok(Then::Next);
         }
@@ -339,7 +343,7 @@ impl RowEvents {
     }
 }
 
-/// All of the log's events on a row, through the index by row.
+/// All of the log's events on a row.
 pub fn events_on_row(doc: i64, tbl: &str, row: &str, snapshot: Snapshot) -> Result<RowEvents> {
     let mut runs = key_search::runs_of(doc, row_hash(tbl, row), snapshot)?;
     runs.sort_unstable();

@@ -67,21 +67,15 @@ pub fn append(author: &Author<'_>, slot: usize, length: Option<u32>, runs: &[New
     Ok(length.map(|_| 0))
 }
 
-/// How long a slot's tail is, as [`append`] wants to know.
-pub fn length(doc: i64, peer: i32, slot: usize) -> Result<Option<u32>> {
+/// How long a slot's tail is, as [`append`] wants to know, at most: a run is one event or more. `next`: the slot's next counter.
+pub fn length(doc: i64, peer: i32, slot: usize, next: u64) -> Result<Option<u32>> {
     if slot >= SLOTS {
         return Ok(None);
     }
     let names = catalog::names()?;
     let rel = Relation::open(names.tail, Lock::AccessShare);
-    let Some(from) = find(&names, &rel, doc, peer).next_row().map(|row| row.i64(3)) else { return Ok(None) };
-    let log = Relation::open(names.run, Lock::AccessShare);
-    let mut runs = runs_from(&names, &log, doc, peer, from, Snapshot::Committed, false);
-    let mut count = 0;
-    while count < RUNS && runs.next_row().is_some() {
-        count += 1;
-    }
-    Ok(Some(count))
+    let from = find(&names, &rel, doc, peer).next_row().map(|row| row.i64(3) as u64);
+    Ok(from.map(|from| next.saturating_sub(from).min(RUNS.into()) as u32))
 }
 
 /// The first runs of a slot's tail have been appended. Tails that a former start of the server left to the slot are ended: who
@@ -172,7 +166,9 @@ fn each(
 ) -> Result<()> {
     let rel = Relation::open(names.tail, Lock::AccessShare);
     let log = Relation::open(names.run, Lock::AccessShare);
-    let mut listed = IndexScan::new(&rel, names.tail_pkey, snapshot, &[(1, Cmp::Eq, Field::I64(doc))], false);
+    // A slot's line may be replaced by another one while we read: so that one of them is met, what is not committed counts.
+    let lines = if matches!(snapshot, Snapshot::Committed) { Snapshot::Dirty } else { snapshot };
+    let mut listed = IndexScan::new(&rel, names.tail_pkey, lines, &[(1, Cmp::Eq, Field::I64(doc))], false);
     while let Some(slot) = listed.next_row() {
         each(&log, slot.i32(2), slot.i64(3))?;
     }
