@@ -362,7 +362,7 @@ fn amcheck(cluster: &Cluster, database: &str) -> Result<(), String> {
 /// How large the log is.
 fn size(client: &mut Client, log: &Log) -> Result<String, String> {
     let sql = "SELECT (SELECT runs FROM crdt.docs WHERE doc = $1), (SELECT bytes FROM crdt.docs WHERE doc = $1),
-                      (SELECT sum(pg_total_relation_size(r))::bigint FROM unnest('{crdt.event_run,crdt.event_key,crdt.event_key_page}'::regclass[]) AS r),
+                      (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relnamespace = 'crdt'::regnamespace AND relkind = 'r'),
                       pg_total_relation_size($2::text::regclass)";
     let row = client.query_one(sql, &[&log.place.doc, &log.table]).map_err(|error| format!("{error:?}"))?;
     let (runs, bytes, whole, table): (i64, i64, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
