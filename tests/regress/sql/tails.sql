@@ -77,6 +77,31 @@ UPDATE tails SET n = 1000 WHERE id = 5;
 SELECT pushed('old', 150, 5), pushed('older', 150, 100), pushed('new', (SELECT lamport + 1 FROM crdt.docs WHERE doc = :doc), 101);
 SELECT * FROM tails WHERE id IN (1, 2, 3, 4, 5, 100, 101) ORDER BY id;
 SELECT * FROM crdt.verify('tails');
+
+-- Each push is covered by the next write alone. Heads that nobody remembers are looked for upwards from each peer's last
+-- event, in spans and in the tail.
+CREATE PROCEDURE push_and_write(times int) LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1..times LOOP
+        PERFORM pushed('peer ' || i, (SELECT lamport + 1 FROM crdt.docs WHERE doc = crdt.doc('tails')), i % 7);
+        COMMIT;
+        UPDATE tails SET n = i WHERE id = i % 7;
+        COMMIT;
+    END LOOP;
+END $$;
+CALL push_and_write(200);
+SELECT jsonb_array_length(crdt.frontier(:doc)) AS remembered;
+BEGIN;
+UPDATE tails SET n = 0 WHERE id = 1;
+PREPARE TRANSACTION 'forgets';
+SELECT jsonb_array_length(crdt.frontier(:doc)) AS looked_for;
+ROLLBACK PREPARED 'forgets';
+SELECT jsonb_array_length(crdt.frontier(:doc)) AS looked_for;
+SELECT pushed('last', (SELECT lamport + 1 FROM crdt.docs WHERE doc = :doc), 3);
+SELECT jsonb_array_length(crdt.frontier(:doc)) AS heads;
+UPDATE tails SET n = 0 WHERE id = 1;
+SELECT jsonb_array_length(crdt.frontier(:doc)) AS heads;
+DROP PROCEDURE push_and_write;
 DROP PROCEDURE write_singly;
 DROP FUNCTION tail, found, pushed;
 DROP TABLE tails;
