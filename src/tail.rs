@@ -1,6 +1,6 @@
 //! The youngest runs of plain SQL: they have no line by which they are found by row or by lamport, and carry their rows' keys
-//! themselves. For a transaction of one row these two lines were more than half of what being tracked costs: the one all
-//! over an index by row, which grows with the log.
+//! themselves. For a transaction of one row these two lines were two fifths of what being tracked costs: the one all over an
+//! index by row, which grows with the log.
 //!
 //! When a slot has some such runs, or a statement writes many rows, the transaction that does so makes their keys a set of
 //! pages (`keys.rs`) and them a span (`spans.rs`). `crdt.event_tail` says from which counter on a slot's runs have not come to
