@@ -106,7 +106,7 @@ CREATE TABLE crdt.event_key_merge (
     merged   bigint NOT NULL,
     PRIMARY KEY (doc, page_set)
 );
-COMMENT ON TABLE crdt.event_key_merge IS 'Sets of crdt.event_key_page that are being merged, a few pages with each bulk statement, and the set they become';
+COMMENT ON TABLE crdt.event_key_merge IS 'Sets of crdt.event_key_page that are being merged, a few pages with each new set, and the set they become';
 
 CREATE TABLE crdt.tracked_table (
     tbl        regclass PRIMARY KEY,

@@ -54,9 +54,8 @@ pub struct Search {
 enum Place {
     /// Runs that carry them.
     Tail,
+    /// Sets of pages, then the table of few that were pushed.
     Sets,
-    /// The table of few that were pushed.
-    Few,
     Over,
 }
 
@@ -80,21 +79,18 @@ impl Search {
         match self.next {
             Place::Tail => {
                 search_tail(self.doc, rows, self.snapshot, found)?;
-                self.next = if self.sets.is_empty() { Place::Few } else { Place::Sets };
+                self.next = Place::Sets;
             }
-            Place::Sets => {
-                let pages = Relation::open(self.names.page, Lock::AccessShare);
-                if let Some(set) = self.sets.pop() {
+            Place::Sets => match self.sets.pop() {
+                Some(set) => {
+                    let pages = Relation::open(self.names.page, Lock::AccessShare);
                     search_set(&self.names, &pages, (self.doc, set), rows, self.snapshot, found)?;
                 }
-                if self.sets.is_empty() {
-                    self.next = Place::Few;
+                None => {
+                    search_few(&self.names, self.doc, rows, self.snapshot, found)?;
+                    self.next = Place::Over;
                 }
-            }
-            Place::Few => {
-                search_few(&self.names, self.doc, rows, self.snapshot, found)?;
-                self.next = Place::Over;
-            }
+            },
             Place::Over => return Ok(false),
         }
         Ok(true)
@@ -112,8 +108,8 @@ pub fn runs_of(doc: i64, hash: i64, snapshot: Snapshot) -> Result<Vec<(i32, u64)
 fn search_tail(doc: i64, rows: &[Wanted], snapshot: Snapshot, found: &mut Vec<Touch>) -> Result<()> {
     tail::each_entry(doc, snapshot, |run| {
         let rest = &rows[rows.partition_point(|(hash, _)| upper_half(*hash) < run.hash)..];
-        let same = rest.iter().take_while(|(hash, _)| upper_half(*hash) == run.hash);
-        same.into_iter().try_for_each(|(_, row)| Ok(alloc::push(found, Touch { row: *row, run })?))
+        let mut same = rest.iter().take_while(|(hash, _)| upper_half(*hash) == run.hash);
+        same.try_for_each(|(_, row)| Ok(alloc::push(found, Touch { row: *row, run })?))
     })
 }
 

@@ -96,13 +96,7 @@ pub fn each_run(
             (3, Cmp::Ge, Field::I64(first as i64)),
             (3, Cmp::Le, Field::I64(span.to as i64)),
         ];
-        let runs = match &mut scan {
-            Some(scan) => {
-                scan.again(&keys);
-                scan
-            }
-            None => scan.insert(IndexScan::new(&log, names.run_pkey, snapshot, &keys, order == Order::Down)),
-        };
+        let runs = IndexScan::kept(&mut scan, &log, names.run_pkey, snapshot, &keys, order == Order::Down);
         while let Some(row) = runs.next_row() {
             entry::check_interrupts();
             if span.to == TAIL && !tail::is_loose(&row) {
@@ -128,7 +122,7 @@ fn each_span(
     mut each: impl FnMut(&Span) -> Result<bool>,
 ) -> Result<()> {
     let names = catalog::names()?;
-    let mut tails = tail::all(&names, doc, snapshot)?;
+    let mut tails = tail::all(doc, snapshot)?;
     tails.retain(|tail| tail.lamport as i64 > above);
     // The next one last.
     tails.sort_unstable_by_key(|tail| if order == Order::Down { tail.lamport as i64 } else { -(tail.lamport as i64) });

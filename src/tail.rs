@@ -17,7 +17,7 @@ use crate::docstate::SLOTS;
 use crate::error::Result;
 use crate::key_page::Entry;
 use crate::keys::{self, malformed, upper_half};
-use crate::pg::relation::{Cmp, Field, IndexScan, Inserter, Lock, Relation, Row, Snapshot};
+use crate::pg::relation::{Cmp, Field, IndexScan, Inserter, Key, Lock, Relation, Row, Snapshot};
 use crate::pg::{entry, xact};
 use crate::spans::{self, Span, TAIL};
 use crate::store::{self, Author, NewRun};
@@ -33,10 +33,9 @@ const KEYS: usize = 64;
 /// Bytes of a key that a run carries: the upper half of its hash, and its bits.
 const KEY_BYTES: usize = 5;
 
-/// Appends runs of a slot of this transaction's. `length`: how many runs its tail has, `None` while it is not listed in
+/// Appends runs, at least one, of a slot of this transaction's. `length`: how many runs its tail has, `None` while it is not listed in
 /// `crdt.event_tail`; answered as it is afterwards.
 pub fn append(author: &Author<'_>, slot: usize, length: Option<u32>, runs: &[NewRun]) -> Result<Option<u32>> {
-    let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return Ok(length) };
     if slot >= SLOTS {
         store::append(author, runs)?;
         return Ok(None);
@@ -44,23 +43,24 @@ pub fn append(author: &Author<'_>, slot: usize, length: Option<u32>, runs: &[New
     let names = catalog::names()?;
     let keys: usize = runs.iter().map(|run| run.keys.len()).sum();
     let longer = length.unwrap_or(0).saturating_add(runs.len() as u32);
-    if keys <= KEYS && longer <= if slot < HIGH { RUNS } else { RUNS_OF_HIGH } {
+    let most = if slot < HIGH { RUNS } else { RUNS_OF_HIGH };
+    let mut span = Span::of(author.peer, runs);
+    if keys <= KEYS && longer <= most {
         store::append_runs(&names, author, runs, true);
         if length.is_none() {
-            begin(&names, author, slot, first.counter_start)?;
+            begin(&names, author, slot, span.from)?;
         }
         return Ok(Some(longer));
     }
     store::append_runs(&names, author, runs, false);
     let mut entries = keys::entries(author, runs)?;
-    let mut span = Span::of(author.peer, runs);
     if length.is_some() {
         // A line that this command wrote it cannot delete.
         xact::command_counter_increment();
         if let Some(tail) = end(&names, author.doc, author.peer, &mut entries)? {
             span.from = tail.from;
         }
-        list(&names, author, last.counter_end + 1);
+        list(&names, author, span.to + 1);
     }
     spans::note(&names, author.doc, &span);
     keys::write_set(&names, author.doc, &mut entries)?;
@@ -108,7 +108,8 @@ fn end(names: &Names, doc: i64, peer: i32, entries: &mut Vec<Entry>) -> Result<O
     let Some(row) = listed.next_row() else { return Ok(None) };
     let from = row.i64(3);
     let log = Relation::open(names.run, Lock::AccessShare);
-    let mut runs = runs_from(names, &log, doc, peer, from, Snapshot::Committed, false);
+    let keys = runs_from(doc, peer, from);
+    let mut runs = IndexScan::new(&log, names.run_pkey, Snapshot::Committed, &keys, false);
     let mut span: Option<Span> = None;
     while let Some(run) = runs.next_row().filter(is_loose) {
         entry::check_interrupts();
@@ -131,10 +132,9 @@ fn list(names: &Names, author: &Author<'_>, from: u64) {
 }
 
 /// The tails of a doc, as spans in which only runs count that carry their keys. None of a slot that has none at the moment.
-pub fn all(names: &Names, doc: i64, snapshot: Snapshot) -> Result<Vec<Span>> {
+pub fn all(doc: i64, snapshot: Snapshot) -> Result<Vec<Span>> {
     let mut spans = Vec::new();
-    each(names, doc, snapshot, |log, peer, from| {
-        let mut runs = runs_from(names, log, doc, peer, from, snapshot, true);
+    each(doc, snapshot, true, |peer, from, runs| {
         if let Some(last) = runs.next_row() {
             let lamport = last.i64(6) as u64;
             alloc::push(&mut spans, Span { peer, from: from as u64, to: TAIL, lamport })?;
@@ -146,9 +146,7 @@ pub fn all(names: &Names, doc: i64, snapshot: Snapshot) -> Result<Vec<Span>> {
 
 /// Calls `found` with each key that the runs of a doc's tails carry.
 pub fn each_entry(doc: i64, snapshot: Snapshot, mut found: impl FnMut(Entry) -> Result<()>) -> Result<()> {
-    let names = catalog::names()?;
-    each(&names, doc, snapshot, |log, peer, from| {
-        let mut runs = runs_from(&names, log, doc, peer, from, snapshot, false);
+    each(doc, snapshot, false, |peer, _, runs| {
         while let Some(run) = runs.next_row() {
             entry::check_interrupts();
             each_key(&run, |hash, bits| found(Entry::new(hash, peer, run.i64(3) as u64, bits)))?;
@@ -157,20 +155,24 @@ pub fn each_entry(doc: i64, snapshot: Snapshot, mut found: impl FnMut(Entry) -> 
     })
 }
 
-/// Calls `each` with the log and each listed slot of a doc: the peer, and from which counter on.
+/// Calls `each` with each listed slot of a doc: the peer, from which counter on, and the runs from there.
 fn each(
-    names: &Names,
     doc: i64,
     snapshot: Snapshot,
-    mut each: impl FnMut(&Relation, i32, i64) -> Result<()>,
+    backward: bool,
+    mut each: impl FnMut(i32, i64, &mut IndexScan<'_>) -> Result<()>,
 ) -> Result<()> {
+    let names = catalog::names()?;
     let rel = Relation::open(names.tail, Lock::AccessShare);
     let log = Relation::open(names.run, Lock::AccessShare);
     // A slot's line may be replaced by another one while we read: so that one of them is met, what is not committed counts.
     let lines = if matches!(snapshot, Snapshot::Committed) { Snapshot::Dirty } else { snapshot };
     let mut listed = IndexScan::new(&rel, names.tail_pkey, lines, &[(1, Cmp::Eq, Field::I64(doc))], false);
+    let mut runs = None;
     while let Some(slot) = listed.next_row() {
-        each(&log, slot.i32(2), slot.i64(3))?;
+        let (peer, from) = (slot.i32(2), slot.i64(3));
+        let keys = runs_from(doc, peer, from);
+        each(peer, from, IndexScan::kept(&mut runs, &log, names.run_pkey, snapshot, &keys, backward))?;
     }
     Ok(())
 }
@@ -180,17 +182,8 @@ fn find<'r>(names: &Names, rel: &'r Relation, doc: i64, peer: i32) -> IndexScan<
     IndexScan::new(rel, names.tail_pkey, Snapshot::Committed, &keys, false)
 }
 
-fn runs_from<'r>(
-    names: &Names,
-    log: &'r Relation,
-    doc: i64,
-    peer: i32,
-    from: i64,
-    snapshot: Snapshot,
-    backward: bool,
-) -> IndexScan<'r> {
-    let keys = [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer)), (3, Cmp::Ge, Field::I64(from))];
-    IndexScan::new(log, names.run_pkey, snapshot, &keys, backward)
+fn runs_from(doc: i64, peer: i32, from: i64) -> [Key<'static>; 3] {
+    [(1, Cmp::Eq, Field::I64(doc)), (2, Cmp::Eq, Field::I32(peer)), (3, Cmp::Ge, Field::I64(from))]
 }
 
 /// Calls `each` with the keys that a run carries.

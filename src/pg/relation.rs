@@ -290,6 +290,21 @@ impl<'r> IndexScan<'r> {
         }
     }
 
+    /// A scan that is kept, started over with other keys for the same columns; at first a new one.
+    pub fn kept<'s>(
+        kept: &'s mut Option<IndexScan<'r>>,
+        heap: &'r Relation,
+        index: Oid,
+        snapshot: Snapshot,
+        keys: &[Key<'_>],
+        backward: bool,
+    ) -> &'s mut IndexScan<'r> {
+        if let Some(scan) = kept {
+            scan.again(keys);
+        }
+        kept.get_or_insert_with(|| IndexScan::new(heap, index, snapshot, keys, backward))
+    }
+
     fn direction(&self) -> pg_sys::ScanDirection::Type {
         match self.backward {
             true => pg_sys::ScanDirection::BackwardScanDirection,
