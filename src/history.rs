@@ -29,7 +29,7 @@ pub fn history(args: &Args<'_>) -> Result<Out> {
 /// `crdt.run_deps(deps)`: the heads that a run of the log was made on top of.
 pub fn run_deps(args: &Args<'_>) -> Result<Out> {
     let mut ids = Vec::new();
-    for (peer, counter) in store::decode_deps(&args.bytes(0, "deps", usize::MAX)?)? {
+    for (peer, counter) in store::decode_deps(args.bytes(0, "deps", usize::MAX)?)? {
         ids.push(EventId { peer: catalog::peer_name(peer)?, counter });
     }
     let mut out = String::new();
@@ -40,7 +40,7 @@ pub fn run_deps(args: &Args<'_>) -> Result<Out> {
 /// `crdt.run_ops(ops)`: the operations of a run of the log.
 pub fn run_ops(args: &Args<'_>) -> Result<Out> {
     let mut ops = OpBuf::new();
-    codec::decode(&args.bytes(0, "ops", usize::MAX)?, &store::stored_limits(), &mut ops)?;
+    codec::decode(args.bytes(0, "ops", usize::MAX)?, &store::stored_limits(), &mut ops)?;
     let mut out = String::from("[");
     for (i, op) in ops.iter().enumerate() {
         if i > 0 {

@@ -27,12 +27,12 @@ const JOINED_BYTES: usize = 1 << 20;
 /// What is not asked for in pages must fit into one jsonb, whose limit is 256 MB.
 const WHOLE_BYTES: usize = 240 << 20;
 
-/// `crdt.pull(doc, request jsonb)`
+/// `crdt.pull(doc, request)`
 pub fn pull(args: &Args<'_>) -> Result<Out> {
     let doc = args.i64(0, "doc")?;
     let limits = Limits::default();
-    let text = args.jsonb(1, "request", limits.request_bytes)?;
-    let request = json::decode_pull(text.as_bytes(), &limits)?;
+    let text = args.bytes(1, "request", limits.request_bytes)?;
+    let request = json::decode_pull(text, &limits)?;
     let log = Log::open(doc)?;
     let mut out = String::new();
     let mut page = PullPage::start(&mut out)?;
@@ -52,7 +52,7 @@ pub fn pull_binary(args: &Args<'_>) -> Result<Out> {
     let doc = args.i64(0, "doc")?;
     let limits = Limits::default();
     let bytes = args.bytes(1, "request", limits.request_bytes)?;
-    let request = binary::decode_pull(&bytes, &limits)?;
+    let request = binary::decode_pull(bytes, &limits)?;
     let log = Log::open(doc)?;
     let mut sink = BinaryRuns(PullWriter::new());
     let reached = pager::page(&log, unknown(&log, &request.known), &page_limit(&request), &mut sink)?;

@@ -24,7 +24,7 @@ fn limits() -> Limits {
 pub fn push(args: &Args<'_>) -> Result<Out> {
     let doc = args.i64(0, "doc")?;
     ingest::check_transaction("crdt.push")?;
-    let text = args.json(1, "request", limits().request_bytes)?;
+    let text = args.bytes(1, "request", limits().request_bytes)?;
     let response = answer(doc, text, |text| json::decode_push(text, &limits()))?;
     let mut out = String::new();
     json::write_push_response(&mut out, &response)?;
@@ -42,18 +42,17 @@ pub fn push_binary(args: &Args<'_>) -> Result<Out> {
 
 fn answer(
     doc: i64,
-    bytes: Vec<u8>,
+    bytes: &[u8],
     decode: impl FnOnce(&[u8]) -> crdt_engine::Result<PushRequest>,
 ) -> Result<PushResponse> {
     catalog::doc(doc)?;
-    let digest = seen::digest(&bytes);
+    let digest = seen::digest(bytes);
     if let Some(digest) = &digest
         && let Some(duplicate) = seen::events(doc, digest)?
     {
         return respond(doc, Ingested { duplicate, ..Ingested::default() }, Vec::new());
     }
-    let PushRequest { peer_id, batch, frontier } = decode(&bytes)?;
-    drop(bytes);
+    let PushRequest { peer_id, batch, frontier } = decode(bytes)?;
     let done = ingest::ingest(doc, batch, Source::Client, false)?;
     if let Some(digest) = &digest {
         seen::remember(doc, &peer_id, digest, done.accepted + done.duplicate)?;

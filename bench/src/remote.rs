@@ -4,7 +4,6 @@ use std::io::Read;
 
 use crdt_engine::Limits;
 use crdt_engine::wire::{PullRequest, PullResponse, Versions, binary, json as wire_json};
-use postgres::types::Json;
 use postgres::{Client, SimpleQueryMessage};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -330,7 +329,7 @@ impl Push {
     pub fn send(&self, client: &mut Client, doc: i64) -> u64 {
         match self {
             Push::Json(request) => {
-                let row = client.query_one("SELECT crdt.push($1, $2)", &[&doc, &Json(request)]);
+                let row = client.query_one("SELECT crdt.push($1, $2::text)", &[&doc, &request.get()]);
                 let answer: Value = row.unwrap_or_else(|error| panic!("crdt.push: {error:?}")).get(0);
                 answer["accepted"].as_u64().unwrap_or_else(|| panic!("crdt.push answered {answer}"))
             }

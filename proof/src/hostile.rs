@@ -149,7 +149,7 @@ impl Statements {
         let mut prepare = |sql: &str| client.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         Statements {
             state: prepare(&state),
-            push: prepare("SELECT crdt.push($1, $2::text::json)"),
+            push: prepare("SELECT crdt.push($1, $2::text)"),
             push_binary: prepare("SELECT crdt.push_binary($1, $2)"),
         }
     }

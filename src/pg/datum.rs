@@ -31,6 +31,21 @@ pub fn varlena_bytes(datum: Datum) -> Vec<u8> {
     unsafe { with_varlena(datum, |bytes| bytes.to_vec()) }
 }
 
+/// The bytes of a varlena, detoasted if need be.
+///
+/// # Safety
+/// `datum` is a varlena, and the result must not outlive it nor the current memory context.
+pub(super) unsafe fn varlena<'a>(datum: Datum) -> &'a [u8] {
+    // SAFETY: the caller's promise; a detoasted copy lives in the current memory context.
+    unsafe {
+        let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        std::slice::from_raw_parts(
+            pgrx::varlena::vardata_any(packed).cast::<u8>(),
+            pgrx::varlena::varsize_any_exhdr(packed),
+        )
+    }
+}
+
 /// SAFETY: `datum` must be a live varlena.
 pub(super) unsafe fn with_varlena<R>(datum: Datum, body: impl FnOnce(&[u8]) -> R) -> R {
     // SAFETY: the caller's promise; a detoasted copy lives in the current memory context.

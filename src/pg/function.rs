@@ -184,16 +184,12 @@ impl Args<'_> {
         Some(interval.time.saturating_add(days.saturating_mul(86_400_000_000)) / 1_000)
     }
 
-    /// A bytea, no longer than `limit`.
-    pub fn bytes(&self, n: usize, name: &str, limit: usize) -> Result<Vec<u8>> {
+    /// The bytes of a bytea or a `crdt.request`, no longer than `limit`: where they are, or where they were fetched to.
+    pub fn bytes(&self, n: usize, name: &str, limit: usize) -> Result<&[u8]> {
         let datum = self.required(n, name)?;
         check_size(name, datum::raw_size(datum), limit)?;
-        Ok(datum::varlena_bytes(datum))
-    }
-
-    /// A json, no longer than `limit`.
-    pub fn json(&self, n: usize, name: &str, limit: usize) -> Result<Vec<u8>> {
-        self.bytes(n, name, limit)
+        // SAFETY: a varlena by its declared type, which lives as long as the call.
+        Ok(unsafe { datum::varlena(datum) })
     }
 
     /// A jsonb as text, its image no longer than `limit`.

@@ -335,7 +335,7 @@ impl Place {
             let mut text = String::new();
             json::write_push(&mut text, &request).expect("a request");
             let row =
-                client.query_one("SELECT crdt.push($1, $2::text::json)::text", &[&self.doc, &text]).map_err(refusal)?;
+                client.query_one("SELECT crdt.push($1, $2::text)::text", &[&self.doc, &text]).map_err(refusal)?;
             json::decode_push_response(row.get::<_, &str>(0).as_bytes(), &limits)
         };
         let answer = answer.expect("an answer that can be read");
@@ -362,7 +362,7 @@ impl Place {
             let mut text = String::new();
             json::write_pull(&mut text, &request).expect("a request");
             let row = client
-                .query_one("SELECT crdt.pull($1, $2::text::jsonb)::text", &[&self.doc, &text])
+                .query_one("SELECT crdt.pull($1, $2::text)::text", &[&self.doc, &text])
                 .map_err(refusal)?;
             json::decode_pull_response(row.get::<_, &str>(0).as_bytes(), &limits)
         };

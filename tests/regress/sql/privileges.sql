@@ -23,7 +23,7 @@ SELECT * FROM crdt.event_run;
 RESET ROLE;
 
 -- Two grants let a role read along; tables of the extension stay closed.
-GRANT EXECUTE ON FUNCTION crdt.pull(bigint, jsonb), crdt.pull_binary(bigint, bytea), crdt.doc_get_pending(bigint, jsonb),
+GRANT EXECUTE ON FUNCTION crdt.pull(bigint, crdt.request), crdt.pull_binary(bigint, bytea), crdt.doc_get_pending(bigint, jsonb),
     crdt.frontier(bigint), crdt.version(bigint), crdt.doc_sync_state(bigint), crdt.lca(bigint, jsonb, jsonb),
     crdt.compare(bigint, jsonb, jsonb), crdt.events_since(bigint, jsonb), crdt.history(regclass, text),
     crdt.verify(regclass), crdt.repair(regclass, text) TO crdt_app;
