@@ -13,10 +13,16 @@ use crate::error::Result;
 use crate::flush;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::xact;
+use crate::tail::Batch;
 use crate::touched::Segments;
 
 /// Past this many bytes, what is buffered for a doc is written as runs before the transaction ends.
 const EARLY_FLUSH_BYTES: usize = 8 << 20;
+/// And past this many before the statement ends: memory that is used again stays in the processor's cache, and a page of
+/// memory that is touched first costs as much as the cells of ten rows.
+const PART_BYTES: usize = 1 << 20;
+/// Keys of what a statement wrote in parts that are held back to become one set.
+const BATCH_KEYS: usize = 1 << 17;
 
 /// A buffer of more than this, or with more names, is not kept for the next transaction.
 const SPARE_BYTES: usize = 64 << 10;
@@ -66,6 +72,8 @@ pub struct DocBuffer {
     savepoints: Vec<Savepoint>,
     /// Tables whose names have been interned, the one asked for last at the front.
     symbols: Vec<Symbols>,
+    /// What a statement has written in parts so far.
+    pub batch: Option<Batch>,
 }
 
 /// A table's names in a buffer.
@@ -141,13 +149,29 @@ impl Buffer {
         }
     }
 
-    /// Writes what has become large as runs, unless a push is only looking.
-    pub fn flush_large(&mut self) -> Result<()> {
+    /// Writes parts of what a statement does, unless a push is only looking. The statement's end is [`Buffer::end_parts`].
+    pub fn write_parts(&mut self) -> Result<()> {
         if self.scratch {
             return Ok(());
         }
         for (doc, buffer) in &mut self.docs {
-            if buffer.unwritten_memory() > EARLY_FLUSH_BYTES {
+            if buffer.unwritten_memory() > PART_BYTES {
+                flush::write_part(*doc, buffer)?;
+            }
+            if buffer.batch.as_ref().is_some_and(|batch| batch.keys() > BATCH_KEYS) {
+                flush::end_batch(*doc, buffer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rest of what was written in parts, and what has become large.
+    pub fn end_parts(&mut self) -> Result<()> {
+        if self.scratch {
+            return Ok(());
+        }
+        for (doc, buffer) in &mut self.docs {
+            if buffer.batch.is_some() || buffer.unwritten_memory() > EARLY_FLUSH_BYTES {
                 flush::write(*doc, buffer)?;
             }
         }
@@ -200,6 +224,7 @@ impl DocBuffer {
         self.ops.clear();
         self.savepoints.clear();
         self.flushed = Mark::default();
+        self.batch = None;
     }
 
     /// Notes where a savepoint's operations begin, the first time something is done in it.
@@ -211,7 +236,7 @@ impl DocBuffer {
 
     /// Takes memory for inserts at once, if there is some: growing step by step copies what is there.
     pub fn expect_inserts(&mut self, rows: usize, columns: usize) {
-        self.ops.expect_inserts(rows, columns, EARLY_FLUSH_BYTES);
+        self.ops.expect_inserts(rows, columns, PART_BYTES);
     }
 
     /// The operations that are not in the log yet.
@@ -234,6 +259,8 @@ impl DocBuffer {
     }
 
     fn roll_back_to(&mut self, level: i32) {
+        // The statement that was writing it has failed.
+        self.batch = None;
         while self.savepoints.last().is_some_and(|s| s.level >= level) {
             let savepoint = self.savepoints.pop().expect("just seen");
             self.ops.truncate(savepoint.start);

@@ -222,14 +222,14 @@ impl<'t> Statement<'t> {
         Ok(())
     }
 
-    /// Now and then: interrupts, and an early flush of what has become large.
+    /// Now and then: interrupts, and an early write of what has become large.
     fn look(&mut self) -> Result<()> {
         self.seen += 1;
         if !self.seen.is_multiple_of(ROWS_A_LOOK) {
             return Ok(());
         }
         entry::check_interrupts();
-        self.lent.get().flush_large()
+        self.lent.get().write_parts()
     }
 
     /// OLD and NEW run in step: row by row, changed columns only.
@@ -418,7 +418,7 @@ impl<'t> Statement<'t> {
         let row = std::mem::take(&mut self.row);
         let (ops, symbols) = self.symbols(doc);
         ops.delete(symbols.tbl, &row)?;
-        self.lent.get().flush_large()
+        self.look()
     }
 
     /// Appends what had to wait: inserts of key changes, then the final state of rows that triggers wrote as well.
@@ -448,7 +448,7 @@ impl<'t> Statement<'t> {
         } else {
             buffer.segments.clear();
         }
-        buffer.flush_large()
+        buffer.end_parts()
     }
 
     /// Rows written by this statement and, after it but captured before, by its triggers: what they show now is what

@@ -103,6 +103,36 @@ pub fn doc_key(doc: i64) -> DocKey {
 
 /// Writes a doc's buffered operations as runs of this transaction's slot, and empties the buffer.
 pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
+    if buffer.batch.is_some() {
+        write_part(doc, buffer)?;
+        return end_batch(doc, buffer);
+    }
+    append_unwritten(doc, buffer, |author, slot, runs| tail::append(author, slot.number, slot.length, runs))
+}
+
+/// The same for a part of what is being written: nobody finds its rows before [`end_batch`] or [`write`].
+pub fn write_part(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
+    let mut batch = buffer.batch.take().unwrap_or_default();
+    append_unwritten(doc, buffer, |author, slot, runs| batch.append(author, runs).map(|()| slot.length))?;
+    buffer.batch = Some(batch);
+    Ok(())
+}
+
+/// Ends what [`write_part`] began.
+pub fn end_batch(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
+    let Some(batch) = buffer.batch.take() else { return Ok(()) };
+    let slot = TRANSACTION.with_borrow(|t| t.docs.get(&doc)?.slot).expect("a part was written as it");
+    let length = batch.end(doc, slot.length)?;
+    note(doc, Some(Slot { length, ..slot }), 0, 0, &[], &[]);
+    Ok(())
+}
+
+/// Has `append` append what is buffered, and empties the buffer. `append` answers the length of the slot's tail.
+fn append_unwritten(
+    doc: i64,
+    buffer: &mut DocBuffer,
+    append: impl FnOnce(&Author<'_>, &Slot, &[NewRun]) -> Result<Option<u32>>,
+) -> Result<()> {
     let range = buffer.unwritten();
     if range.is_empty() {
         return Ok(());
@@ -132,7 +162,7 @@ pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
     }
     let actor = spi::current_user_name();
     let author = Author { doc, peer: slot.peer, txn: xact::full_xid(), at: xact::started_at(), actor: &actor };
-    let length = tail::append(&author, slot.number, slot.length, &runs)?;
+    let length = append(&author, &slot, &runs)?;
     buffer.written();
     let covered: Vec<(i32, u64)> = deps.iter().map(|h| (h.peer, h.counter)).collect();
     let head = Head { peer: slot.peer, xid: xact::xid_if_any(), counter: counter - 1 };

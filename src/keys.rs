@@ -149,7 +149,9 @@ pub fn age(set: i64) -> i64 {
 pub fn index(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
     let count: usize = runs.iter().map(|run| run.keys.len()).sum();
     if count > SMALL {
-        return write_set(names, author.doc, &mut entries(author, runs)?);
+        let mut entries = Vec::new();
+        add_entries(author.peer, runs, &mut entries)?;
+        return write_set(names, author.doc, &mut entries);
     }
     let rel = Relation::open(names.key, Lock::RowExclusive);
     let mut inserter = Inserter::new(&rel);
@@ -166,15 +168,14 @@ pub fn index(names: &Names, author: &Author<'_>, runs: &[NewRun]) -> Result<()> 
     Ok(())
 }
 
-/// The entries of runs.
-pub fn entries(author: &Author<'_>, runs: &[NewRun]) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    alloc::reserve(&mut entries, runs.iter().map(|run| run.keys.len()).sum())?;
+/// Adds the entries of a peer's runs.
+pub fn add_entries(peer: i32, runs: &[NewRun], entries: &mut Vec<Entry>) -> Result<()> {
+    alloc::reserve(entries, runs.iter().map(|run| run.keys.len()).sum())?;
     for run in runs {
-        let entry = |key: &i64| Entry::new(upper_half(*key), author.peer, run.counter_start, *key as u8);
+        let entry = |key: &i64| Entry::new(upper_half(*key), peer, run.counter_start, *key as u8);
         entries.extend(run.keys.iter().map(entry));
     }
-    Ok(entries)
+    Ok(())
 }
 
 /// Writes a new set of pages, if there are entries, and merges sets where there are enough.

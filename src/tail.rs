@@ -33,6 +33,48 @@ const KEYS: usize = 64;
 /// Bytes of a key that a run carries: the upper half of its hash, and its bits.
 const KEY_BYTES: usize = 5;
 
+/// Runs of a slot that are appended part by part, because they are more than should be held in memory at a time. Their keys
+/// become a set when the last ones are there; until then only the transaction that appends them has to do with them.
+#[derive(Default)]
+pub struct Batch {
+    span: Option<Span>,
+    entries: Vec<Entry>,
+}
+
+impl Batch {
+    /// Appends runs, at least one, which follow those before.
+    pub fn append(&mut self, author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
+        let names = catalog::names()?;
+        store::append_runs(&names, author, runs, false);
+        let span = Span::of(author.peer, runs);
+        self.span = Some(Span { from: self.span.map_or(span.from, |before| before.from), ..span });
+        keys::add_entries(author.peer, runs, &mut self.entries)
+    }
+
+    /// How many keys there are by now.
+    pub fn keys(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Makes the runs a span and their keys a set, and those of the slot's tail with them. `length`: of that tail, as
+    /// [`append`] is told it and answers.
+    pub fn end(mut self, doc: i64, length: Option<u32>) -> Result<Option<u32>> {
+        let Some(mut span) = self.span else { return Ok(length) };
+        let names = catalog::names()?;
+        if length.is_some() {
+            // A line that this command wrote it cannot delete.
+            xact::command_counter_increment();
+            if let Some(tail) = end(&names, doc, span.peer, &mut self.entries)? {
+                span.from = tail.from;
+            }
+            list(&names, doc, span.peer, span.to + 1);
+        }
+        spans::note(&names, doc, &span);
+        keys::write_set(&names, doc, &mut self.entries)?;
+        Ok(length.map(|_| 0))
+    }
+}
+
 /// Appends runs, at least one, of a slot of this transaction's. `length`: how many runs its tail has, `None` while it is not listed in
 /// `crdt.event_tail`; answered as it is afterwards.
 pub fn append(author: &Author<'_>, slot: usize, length: Option<u32>, runs: &[NewRun]) -> Result<Option<u32>> {
@@ -40,31 +82,20 @@ pub fn append(author: &Author<'_>, slot: usize, length: Option<u32>, runs: &[New
         store::append(author, runs)?;
         return Ok(None);
     }
-    let names = catalog::names()?;
     let keys: usize = runs.iter().map(|run| run.keys.len()).sum();
     let longer = length.unwrap_or(0).saturating_add(runs.len() as u32);
     let most = if slot < HIGH { RUNS } else { RUNS_OF_HIGH };
-    let mut span = Span::of(author.peer, runs);
-    if keys <= KEYS && longer <= most {
-        store::append_runs(&names, author, runs, true);
-        if length.is_none() {
-            begin(&names, author, slot, span.from)?;
-        }
-        return Ok(Some(longer));
+    if keys > KEYS || longer > most {
+        let mut batch = Batch::default();
+        batch.append(author, runs)?;
+        return batch.end(author.doc, length);
     }
-    store::append_runs(&names, author, runs, false);
-    let mut entries = keys::entries(author, runs)?;
-    if length.is_some() {
-        // A line that this command wrote it cannot delete.
-        xact::command_counter_increment();
-        if let Some(tail) = end(&names, author.doc, author.peer, &mut entries)? {
-            span.from = tail.from;
-        }
-        list(&names, author, span.to + 1);
+    let names = catalog::names()?;
+    store::append_runs(&names, author, runs, true);
+    if length.is_none() {
+        begin(&names, author, slot, runs[0].counter_start)?;
     }
-    spans::note(&names, author.doc, &span);
-    keys::write_set(&names, author.doc, &mut entries)?;
-    Ok(length.map(|_| 0))
+    Ok(Some(longer))
 }
 
 /// How long a slot's tail is, as [`append`] wants to know, at most: a run is one event or more. `next`: the slot's next counter.
@@ -96,7 +127,7 @@ fn begin(names: &Names, author: &Author<'_>, slot: usize, from: u64) -> Result<(
             spans::note(names, author.doc, &span);
         }
     }
-    list(names, author, from);
+    list(names, author.doc, author.peer, from);
     keys::write_set(names, author.doc, &mut entries)
 }
 
@@ -126,9 +157,9 @@ pub fn is_loose(run: &Row<'_>) -> bool {
 }
 
 /// Lists a slot: its runs from a counter on are its tail.
-fn list(names: &Names, author: &Author<'_>, from: u64) {
+fn list(names: &Names, doc: i64, peer: i32, from: u64) {
     let rel = Relation::open(names.tail, Lock::RowExclusive);
-    Inserter::new(&rel).insert(&[Field::I64(author.doc), Field::I32(author.peer), Field::I64(from as i64)]);
+    Inserter::new(&rel).insert(&[Field::I64(doc), Field::I32(peer), Field::I64(from as i64)]);
 }
 
 /// The tails of a doc, as spans in which only runs count that carry their keys. None of a slot that has none at the moment.

@@ -13,7 +13,7 @@ SELECT crdt.push(:doc, request(1)::jsonb) -> 'accepted' AS jsonb;
 SELECT crdt.push(:doc, request(2)::text) -> 'accepted' AS text;
 SELECT crdt.push(:doc, request(3)::text::varchar) -> 'accepted' AS "varchar";
 PREPARE untyped AS SELECT crdt.push($1, $2) -> 'accepted' AS parameter;
-SELECT format('EXECUTE untyped (%s, %L)', :doc, request(4)) \gexec
+SELECT format($$EXECUTE untyped (crdt.doc(%L), %L)$$, 'requests', request(4)) \gexec
 SELECT crdt.push(request => request(5), doc => :doc) -> 'accepted' AS named;
 -- Stored and compressed, it is fetched.
 CREATE TEMP TABLE outbox (request crdt.request);
