@@ -63,7 +63,7 @@ pub fn push_memory(bench: &Bench) -> Vec<Line> {
         let doc = create_table(&mut client, &table, true).expect("a doc");
         let request = Push::new(form, synthetic_push(&table, rows));
         let payload = request.size() as f64;
-        let (peak, _) = peak_memory(&mut client, |client| request.send(client, doc));
+        let (peak, _) = peak_memory(&mut client, |client| request.send(client, form.push_sql(), doc));
         Line {
             what: format!("peak memory of a push of {:.1} MB ({form:?}) beyond 64 MiB", payload / 1e6),
             reference: "payload",

@@ -62,5 +62,16 @@ SELECT crdt.push(crdt.doc('part 2'), '{"peer_id": "old", "frontier": [], "events
     "ops": [{"type": "update", "tbl": "large", "row_id": "77777", "col": "v", "value": "loses"}, {"type": "delete", "tbl": "large", "row_id": "140000"}]}]}') -> 'accepted' AS accepted;
 SELECT id, v FROM large WHERE id IN (77777, 140000) ORDER BY id;
 SELECT count(*) FROM crdt.verify('large');
+
+-- Also one in the same transaction: its own statement's rows are newer.
+BEGIN;
+UPDATE large SET v = v || '!' WHERE room = 'part 2';
+SELECT crdt.push(crdt.doc('part 2'), '{"peer_id": "old", "frontier": [], "events": [{"peer": "old", "counter_start": 2, "lamport_start": 3, "deps": [],
+    "ops": [{"type": "update", "tbl": "large", "row_id": "77777", "col": "v", "value": "loses again"},
+            {"type": "insert", "tbl": "large", "row_id": "180001", "values": [["room", "part 2"], ["v", "new"]]}]}]}') -> 'accepted' AS accepted;
+COMMIT;
+SELECT id, v FROM large WHERE id IN (77777, 180001) ORDER BY id;
+SELECT * FROM spans() WHERE room = 'part 2';
+SELECT count(*) FROM crdt.verify('large');
 DROP TABLE large;
 DROP FUNCTION spans, found;
