@@ -54,7 +54,7 @@ ALTER TABLE crdt.event_run SET (toast_tuple_target = 8160);
 COMMENT ON TABLE crdt.event_run IS 'The log: append-only runs of consecutive events of one peer, operations as in docs/format.md';
 COMMENT ON COLUMN crdt.event_run.counter_end IS 'The run''s last counter';
 COMMENT ON COLUMN crdt.event_run.lamport_end IS 'The run''s last lamport: no event of it competes with anything newer';
-COMMENT ON COLUMN crdt.event_run.txn IS 'Transaction that wrote the run: runs of one peer with equal txn are pulled together';
+COMMENT ON COLUMN crdt.event_run.txn IS 'Transaction that wrote the run: runs of one peer with equal txn and at are pulled together';
 COMMENT ON COLUMN crdt.event_run.keys IS 'Which rows the run touches, until crdt.event_key_page says it: see crdt.event_tail';
 COMMENT ON COLUMN crdt.event_run.deps IS 'Heads the first event was made on top of: pairs of varint peer number, varint counter';
 

@@ -6,13 +6,14 @@ use std::rc::Rc;
 
 use crdt_engine::codec;
 use crdt_engine::ops::{Mark, OpBuf, Sym};
+use pgrx::pg_sys::Oid;
 use rustc_hash::FxHashMap;
 
 use crate::catalog::{self, Table};
 use crate::error::Result;
 use crate::flush;
 use crate::pg::relation::{Lock, Relation};
-use crate::pg::xact;
+use crate::pg::{self, entry, spi, xact};
 use crate::tail::Batch;
 use crate::touched::Segments;
 
@@ -72,8 +73,12 @@ pub struct DocBuffer {
     savepoints: Vec<Savepoint>,
     /// Tables whose names have been interned, the one asked for last at the front.
     symbols: Vec<Symbols>,
-    /// What a statement has written in parts so far.
+    /// What has been written in parts so far.
     pub batch: Option<Batch>,
+    /// And in which savepoint.
+    pub batch_level: i32,
+    /// What is written need not reach a reader in one piece: see [`in_parts`].
+    pub apart: bool,
 }
 
 /// A table's names in a buffer.
@@ -149,13 +154,13 @@ impl Buffer {
         }
     }
 
-    /// Writes parts of what a statement does, unless a push is only looking. The statement's end is [`Buffer::end_parts`].
+    /// Writes parts of what a statement does, unless a push is only looking. Its end is [`Buffer::end_parts`].
     pub fn write_parts(&mut self) -> Result<()> {
         if self.scratch {
             return Ok(());
         }
         for (doc, buffer) in &mut self.docs {
-            if buffer.unwritten_memory() > PART_BYTES {
+            if buffer.is_part() {
                 flush::write_part(*doc, buffer)?;
             }
             if buffer.batch.as_ref().is_some_and(|batch| batch.keys() > BATCH_KEYS) {
@@ -174,6 +179,7 @@ impl Buffer {
             if buffer.batch.is_some() || buffer.unwritten_memory() > EARLY_FLUSH_BYTES {
                 flush::write(*doc, buffer)?;
             }
+            buffer.apart = false;
         }
         Ok(())
     }
@@ -225,6 +231,7 @@ impl DocBuffer {
         self.savepoints.clear();
         self.flushed = Mark::default();
         self.batch = None;
+        self.apart = false;
     }
 
     /// Notes where a savepoint's operations begin, the first time something is done in it.
@@ -244,6 +251,16 @@ impl DocBuffer {
         self.flushed.ops()..self.ops.len()
     }
 
+    /// Do they make a part of what a statement writes?
+    fn is_part(&self) -> bool {
+        self.unwritten_memory() > PART_BYTES
+    }
+
+    /// Are they so many that a part should be written at once?
+    pub fn is_large(&self) -> bool {
+        self.unwritten_memory() > 2 * PART_BYTES
+    }
+
     /// Bytes of memory they take.
     fn unwritten_memory(&self) -> usize {
         self.ops.memory_since(self.flushed)
@@ -259,8 +276,10 @@ impl DocBuffer {
     }
 
     fn roll_back_to(&mut self, level: i32) {
-        // The statement that was writing it has failed.
-        self.batch = None;
+        if self.batch_level >= level {
+            self.batch = None;
+        }
+        self.apart = false;
         while self.savepoints.last().is_some_and(|s| s.level >= level) {
             let savepoint = self.savepoints.pop().expect("just seen");
             self.ops.truncate(savepoint.start);
@@ -282,10 +301,42 @@ impl DocBuffer {
     }
 }
 
-/// Appends operations of our own to a doc's buffer.
+/// Appends operations of our own, not many, to a doc's buffer.
 pub fn append(doc: i64, make: impl FnOnce(&mut OpBuf) -> Result<()>) -> Result<()> {
     lock_log()?;
     make(&mut Lent::take().get_doc(doc).ops)
+}
+
+/// Runs `body`, which appends operations of our own, perhaps so many that they go to the log in parts. As the current role,
+/// whatever `body` does as another. If nothing else was written in this transaction, each part is pulled by itself: a
+/// table's rows are pages of a first pull, not one that holds all of them.
+pub fn in_parts<R>(body: impl FnOnce(&Parts) -> Result<R>) -> Result<R> {
+    let apart = !pending() && !flush::has_written();
+    let result = body(&Parts { author: pg::current_role().into(), apart })?;
+    Lent::take().get().end_parts()?;
+    Ok(result)
+}
+
+/// How `body` of [`in_parts`] appends.
+pub struct Parts {
+    author: Oid,
+    apart: bool,
+}
+
+impl Parts {
+    /// Appends operations to a doc's buffer.
+    pub fn append(&self, doc: i64, make: impl FnOnce(&mut OpBuf) -> Result<()>) -> Result<()> {
+        lock_log()?;
+        let mut lent = Lent::take();
+        let buffer = lent.get_doc(doc);
+        make(&mut buffer.ops)?;
+        if buffer.is_large() {
+            entry::check_interrupts();
+            buffer.apart = self.apart;
+            spi::as_role(self.author, || lent.get().write_parts())?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes everything buffered as runs. Docs in ascending order, so that two transactions meet in one order.

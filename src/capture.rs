@@ -78,6 +78,8 @@ struct Statement<'t> {
     text: String,
     other: String,
     seen: usize,
+    /// So much has been captured that it should not wait for [`ROWS_A_LOOK`].
+    large: bool,
 }
 
 impl<'t> Statement<'t> {
@@ -119,6 +121,7 @@ impl<'t> Statement<'t> {
             text,
             other,
             seen: 0,
+            large: false,
         }
     }
 
@@ -170,7 +173,9 @@ impl<'t> Statement<'t> {
     }
 
     fn symbols(&mut self, doc: i64) -> (&mut OpBuf, &Symbols) {
-        self.lent.get_doc(doc).with_symbols(self.table)
+        let buffer = self.lent.get_doc(doc);
+        self.large |= buffer.is_large();
+        buffer.with_symbols(self.table)
     }
 
     /// Takes memory for inserts at once, for as many as are buffered before they are written.
@@ -225,7 +230,7 @@ impl<'t> Statement<'t> {
     /// Now and then: interrupts, and an early write of what has become large.
     fn look(&mut self) -> Result<()> {
         self.seen += 1;
-        if !self.seen.is_multiple_of(ROWS_A_LOOK) {
+        if !std::mem::take(&mut self.large) && !self.seen.is_multiple_of(ROWS_A_LOOK) {
             return Ok(());
         }
         entry::check_interrupts();

@@ -9,7 +9,7 @@ use crate::catalog::{self, Table};
 use crate::error::Result;
 use crate::pg::function::{Args, Out};
 use crate::pg::lock::{self, Space};
-use crate::pg::relation::{Lock, Relation, quote};
+use crate::pg::relation::{Lock, Relation, RowMemory, quote};
 use crate::pg::spi::{self, Connection, Param};
 use crate::pg::{datum, types, xact};
 use crate::repair;
@@ -125,13 +125,16 @@ fn delete_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
     let part = Table { doc_column, ..part };
     let columns: Vec<String> = part.columns.iter().map(|c| quote(&c.name)).collect();
     let sql = format!("SELECT {} FROM ONLY {}", columns.join(", "), rel.sql_name());
-    spi::connect(|c| {
-        c.each_now(&sql, &[], |rows, i| {
-            let (row, now) = rows::row_now(&part, rows, i)?;
-            let Some(doc) = now.doc else { return Ok(()) };
-            buffer::append(doc, |ops| {
-                let tbl = ops.sym(&table.alias);
-                Ok(ops.delete(tbl, &row)?)
+    let mut memory = RowMemory::new();
+    buffer::in_parts(|parts| {
+        spi::connect(|c| {
+            c.each_now(&sql, &[], |rows, i| {
+                let (row, now) = memory.row(|| rows::row_now(&part, rows, i))?;
+                let Some(doc) = now.doc else { return Ok(()) };
+                parts.append(doc, |ops| {
+                    let tbl = ops.sym(&table.alias);
+                    Ok(ops.delete(tbl, &row)?)
+                })
             })
         })
     })

@@ -17,8 +17,9 @@ use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation, Snapshot};
 use crate::pg::xact::{self, End};
 use crate::pg::{self, entry, executor, spi};
+use crate::spans;
 use crate::store::{self, Author, NewRun};
-use crate::{spans, tail};
+use crate::tail::{self, Batch};
 
 /// Slots of a doc: transactions that commit at the same moment.
 const MAX_SLOTS: usize = 4096;
@@ -112,7 +113,10 @@ pub fn write(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
 
 /// The same for a part of what is being written: nobody finds its rows before [`end_batch`] or [`write`].
 pub fn write_part(doc: i64, buffer: &mut DocBuffer) -> Result<()> {
-    let mut batch = buffer.batch.take().unwrap_or_default();
+    let mut batch = buffer.batch.take().unwrap_or_else(|| {
+        buffer.batch_level = xact::nest_level();
+        Batch::default()
+    });
     append_unwritten(doc, buffer, |author, slot, runs| batch.append(author, runs).map(|()| slot.length))?;
     buffer.batch = Some(batch);
     Ok(())
@@ -161,7 +165,8 @@ fn append_unwritten(
         return Err(Error::new(state::CLOCK_RANGE, format!("the clock of doc {doc} has reached its end, 2^53-1")));
     }
     let actor = spi::current_user_name();
-    let author = Author { doc, peer: slot.peer, txn: xact::full_xid(), at: xact::started_at(), actor: &actor };
+    let at = if buffer.apart { pg::now_micros() - pg::FROM_1970_TO_2000 } else { xact::started_at() };
+    let author = Author { doc, peer: slot.peer, txn: xact::full_xid(), at, actor: &actor };
     let length = append(&author, &slot, &runs)?;
     buffer.written();
     let covered: Vec<(i32, u64)> = deps.iter().map(|h| (h.peer, h.counter)).collect();
@@ -240,6 +245,11 @@ pub fn note_pushed(doc: i64, lamport: u64, events: u64, heads: &[Head], covered:
 /// This transaction pushes.
 pub fn set_pushed() {
     TRANSACTION.with_borrow_mut(|t| t.pushed = true);
+}
+
+/// Has this transaction written to a log?
+pub fn has_written() -> bool {
+    TRANSACTION.with_borrow(|t| !t.docs.is_empty())
 }
 
 /// The greatest lamport this transaction has written to a doc, 0 for none.

@@ -12,7 +12,7 @@ use crdt_engine::{Limits, OpRef, Origin, ValueRef};
 use rustc_hash::FxHashMap;
 
 use crate::apply::{self, Action, RowChange, TableChange};
-use crate::buffer;
+use crate::buffer::{self, Parts};
 use crate::catalog::{self, Table};
 use crate::error::Result;
 use crate::materialize::Captured;
@@ -134,10 +134,10 @@ pub fn of_table(table: &Table) -> Result<FxHashMap<(i64, String), String>> {
 
 /// Where a row stands both in the table and in the doc, the table is what people saw last: its differing cells are
 /// written as updates.
-pub fn differences(table: &Table, doc: i64, row: &str, now: &RowNow, known: &str) -> Result<()> {
+pub fn differences(parts: &Parts, table: &Table, doc: i64, row: &str, now: &RowNow, known: &str) -> Result<()> {
     let cells = cells_of(table, row, known)?;
     let OpRef::Insert { cells: held, .. } = cells.get(0) else { unreachable!("one insert") };
-    buffer::append(doc, |ops| {
+    parts.append(doc, |ops| {
         let tbl = ops.sym(&table.alias);
         for column in &table.columns {
             let shown = now.cell(&column.name).unwrap_or(ValueRef::Null);

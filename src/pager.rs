@@ -220,7 +220,7 @@ impl<'p> Pager<'p> {
     /// on and names, the rest of the transactions that is in, and so on.
     fn unit(&self, i: usize, run: &RunHead) -> Result<Unit> {
         let mut unit = Unit::default();
-        if self.cursors[i].head.as_ref().is_none_or(|next| next.txn != run.txn) {
+        if self.cursors[i].head.as_ref().is_none_or(|next| !next.is_of_unit(run)) {
             return Ok(unit);
         }
         let mut wanted = vec![(i, run.counter_end + 1)];
@@ -245,7 +245,7 @@ impl<'p> Pager<'p> {
         while let Some(row) = scan.next_row() {
             entry::check_interrupts();
             let run = store::head_of(&row)?;
-            let done = last.is_some_and(|l| l.counter_end >= counter && l.txn != run.txn);
+            let done = last.is_some_and(|l| l.counter_end >= counter && !l.is_of_unit(&run));
             if done || !committed::is_committed(&run) {
                 break;
             }

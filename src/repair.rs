@@ -33,9 +33,11 @@ pub fn repair(args: &Args<'_>) -> Result<Out> {
 /// Writes events of this hub, so that the log agrees with the table; how many.
 fn repair_log(table: &Rc<Table>) -> Result<i64> {
     let mut events = 0;
-    differences(table, Docs::Make, &mut |difference| {
-        events += 1;
-        buffer::append(difference.doc, |ops| agree(ops, table, &difference))
+    buffer::in_parts(|parts| {
+        differences(table, Docs::Make, &mut |difference| {
+            events += 1;
+            parts.append(difference.doc, |ops| agree(ops, table, &difference))
+        })
     })?;
     Ok(events)
 }
@@ -43,9 +45,11 @@ fn repair_log(table: &Rc<Table>) -> Result<i64> {
 /// Rows that the log still shows and the table does not are deleted: they went with a partition.
 pub fn forget_missing(table: &Rc<Table>) -> Result<()> {
     lock_writers_out(table)?;
-    differences(table, Docs::Find, &mut |difference| match difference.what {
-        What::OnlyInLog(_) => buffer::append(difference.doc, |ops| agree(ops, table, &difference)),
-        _ => Ok(()),
+    buffer::in_parts(|parts| {
+        differences(table, Docs::Find, &mut |difference| match difference.what {
+            What::OnlyInLog(_) => parts.append(difference.doc, |ops| agree(ops, table, &difference)),
+            _ => Ok(()),
+        })
     })
 }
 
@@ -85,7 +89,13 @@ struct Need<'d> {
 /// of it are events of this database, and so is a cell of which the log says nothing: the default of a new column.
 fn repair_table(table: &Rc<Table>) -> Result<i64> {
     let mut found = Vec::new();
-    differences(table, Docs::Make, &mut |difference| {
+    differences(table, Docs::Make, &mut |mut difference| {
+        // What the table shows and will not show is not held.
+        match &mut difference.what {
+            What::OnlyInTable(cells) => cells.clear(),
+            What::Cell { in_table, in_log: Some(_), .. } => *in_table = String::new(),
+            _ => {}
+        }
         found.push(difference);
         Ok(())
     })?;

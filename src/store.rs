@@ -185,6 +185,13 @@ pub fn decode_deps(bytes: &[u8]) -> Result<Vec<(i32, u64)>> {
     Ok(deps)
 }
 
+impl RunHead {
+    /// Are both pulled together, being of one peer? A transaction's runs are, unless it gave them different times.
+    pub fn is_of_unit(&self, other: &RunHead) -> bool {
+        (self.txn, self.at) == (other.txn, other.at)
+    }
+}
+
 /// A row of `crdt.event_run` without its operations.
 pub fn head_of(row: &relation::Row<'_>) -> Result<RunHead> {
     Ok(RunHead {

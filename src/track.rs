@@ -12,7 +12,7 @@ use crate::flush;
 use crate::generic;
 use crate::pg::function::{Args, Out};
 use crate::pg::lock::{self, Space};
-use crate::pg::relation::{Lock, Relation, quote};
+use crate::pg::relation::{Lock, Relation, RowMemory, quote};
 use crate::pg::spi::{self, Param};
 use crate::pg::{self, datum, types, xact};
 use crate::rows;
@@ -283,15 +283,18 @@ pub fn adopt_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
     let _pinned = datum::PinnedSettings::pin();
     let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
     let sql = format!("SELECT {} FROM {}", columns.join(", "), rel.sql_name());
-    spi::as_role(catalog::names()?.owner, || {
-        spi::connect(|c| {
-            c.each_now(&sql, &[], |rows, i| {
-                let (row_id, row) = rows::row_now(table, rows, i)?;
-                let doc = row.doc.ok_or_else(|| rows::no_doc(table))?;
-                if let Some(held) = known.get(&(doc, row_id.clone())) {
-                    return generic::differences(table, doc, &row_id, &row, held);
-                }
-                buffer::append(doc, |ops| Ok(ops.push(row.ops.get(0))?))
+    let mut memory = RowMemory::new();
+    buffer::in_parts(|parts| {
+        spi::as_role(catalog::names()?.owner, || {
+            spi::connect(|c| {
+                c.each_now(&sql, &[], |rows, i| {
+                    let (row_id, row) = memory.row(|| rows::row_now(table, rows, i))?;
+                    let doc = row.doc.ok_or_else(|| rows::no_doc(table))?;
+                    if let Some(held) = known.get(&(doc, row_id.clone())) {
+                        return generic::differences(parts, table, doc, &row_id, &row, held);
+                    }
+                    parts.append(doc, |ops| Ok(ops.push(row.ops.get(0))?))
+                })
             })
         })
     })

@@ -21,7 +21,7 @@ use crate::catalog::{self, Table};
 use crate::committed;
 use crate::error::Result;
 use crate::pg::function::{Args, Col, Out, Rows};
-use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, RowMemory, Snapshot, quote};
+use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, RowMemory, Snapshot, in_scratch_memory, quote};
 use crate::pg::types::Column;
 use crate::pg::{datum, entry, spi, xact};
 use crate::rows;
@@ -270,7 +270,8 @@ fn agrees(column: &Column, in_table: ValueRef<'_>, in_log: ValueRef<'_>) -> Resu
         return Ok(true);
     }
     // The log keeps what a client wrote, the table what the type made of it.
-    Ok(attempt(|| datum::same_when_written(&column.ty, column.typmod, in_log, in_table)).unwrap_or(false))
+    let same = || in_scratch_memory(|| datum::same_when_written(&column.ty, column.typmod, in_log, in_table));
+    Ok(attempt(same).unwrap_or(false))
 }
 
 /// Asks a type about a value; `None` when it refuses it.

@@ -37,13 +37,7 @@ pub fn varlena_bytes(datum: Datum) -> Vec<u8> {
 /// `datum` is a varlena, and the result must not outlive it nor the current memory context.
 pub(super) unsafe fn varlena<'a>(datum: Datum) -> &'a [u8] {
     // SAFETY: the caller's promise; a detoasted copy lives in the current memory context.
-    unsafe {
-        let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-        std::slice::from_raw_parts(
-            pgrx::varlena::vardata_any(packed).cast::<u8>(),
-            pgrx::varlena::varsize_any_exhdr(packed),
-        )
-    }
+    unsafe { bytes_of(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) }
 }
 
 /// SAFETY: `datum` must be a live varlena.
@@ -51,16 +45,23 @@ pub(super) unsafe fn with_varlena<R>(datum: Datum, body: impl FnOnce(&[u8]) -> R
     // SAFETY: the caller's promise; a detoasted copy lives in the current memory context.
     unsafe {
         let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-        let bytes = std::slice::from_raw_parts(
-            pgrx::varlena::vardata_any(packed).cast::<u8>(),
-            pgrx::varlena::varsize_any_exhdr(packed),
-        );
-        let result = body(bytes);
+        let result = body(bytes_of(packed));
         // A value that lay out of line was copied: who reads a whole log must not collect the copies.
         if packed.cast() != datum.cast_mut_ptr::<std::ffi::c_void>() {
             pg_sys::pfree(packed.cast());
         }
         result
+    }
+}
+
+/// SAFETY: `packed` is a varlena that is neither compressed nor out of line, and outlives the result.
+unsafe fn bytes_of<'a>(packed: *const pg_sys::varlena) -> &'a [u8] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        std::slice::from_raw_parts(
+            pgrx::varlena::vardata_any(packed).cast::<u8>(),
+            pgrx::varlena::varsize_any_exhdr(packed),
+        )
     }
 }
 

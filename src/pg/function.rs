@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
+use super::relation::RowMemory;
 use super::{datum, forms, jsonb};
 use crate::error::{Error, Result, state};
 
@@ -233,6 +234,7 @@ pub enum Col<'a> {
 pub struct Rows {
     store: *mut pg_sys::Tuplestorestate,
     desc: pg_sys::TupleDesc,
+    memory: RowMemory,
 }
 
 impl Rows {
@@ -256,26 +258,29 @@ impl Rows {
             (*info).setResult = store;
             (*info).setDesc = desc;
             pg_sys::CurrentMemoryContext = saved;
-            Ok(Rows { store, desc })
+            Ok(Rows { store, desc, memory: RowMemory::new() })
         }
     }
 
     /// Adds a row.
     pub fn push(&mut self, cols: &[Col<'_>]) {
-        let (mut values, mut nulls): (Vec<Datum>, Vec<bool>) = cols
-            .iter()
-            .map(|col| match col {
-                Col::Null => (Datum::from(0usize), true),
-                Col::Bool(v) => (Datum::from(*v), false),
-                Col::I64(v) | Col::Time(v) => (Datum::from(*v), false),
-                Col::Text(v) => (datum::text_datum(v), false),
-                Col::Jsonb(v) => (datum::jsonb_datum(v), false),
-            })
-            .unzip();
-        // SAFETY: as many values as the descriptor has columns.
-        unsafe {
-            assert_eq!(cols.len(), (*self.desc).natts as usize);
-            pg_sys::tuplestore_putvalues(self.store, self.desc, values.as_mut_ptr(), nulls.as_mut_ptr());
-        }
+        let (store, desc) = (self.store, self.desc);
+        self.memory.row(|| {
+            let (mut values, mut nulls): (Vec<Datum>, Vec<bool>) = cols
+                .iter()
+                .map(|col| match col {
+                    Col::Null => (Datum::from(0usize), true),
+                    Col::Bool(v) => (Datum::from(*v), false),
+                    Col::I64(v) | Col::Time(v) => (Datum::from(*v), false),
+                    Col::Text(v) => (datum::text_datum(v), false),
+                    Col::Jsonb(v) => (datum::jsonb_datum(v), false),
+                })
+                .unzip();
+            // SAFETY: as many values as the descriptor has columns; the store copies them.
+            unsafe {
+                assert_eq!(cols.len(), (*desc).natts as usize);
+                pg_sys::tuplestore_putvalues(store, desc, values.as_mut_ptr(), nulls.as_mut_ptr());
+            }
+        });
     }
 }

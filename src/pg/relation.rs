@@ -462,8 +462,8 @@ unsafe fn memory_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext
     }
 }
 
-/// Memory for what is allocated while a row is looked at; emptied every few rows. Rows themselves must be fetched
-/// outside: a slot frees its tuple itself.
+/// Memory for what is allocated while a row is looked at; emptied every few rows, and when it is much. Rows themselves must
+/// be fetched outside: a slot frees its tuple itself.
 pub struct RowMemory {
     /// Null before the second row: the only one of a statement does with the memory that is current.
     context: pg_sys::MemoryContext,
@@ -471,8 +471,9 @@ pub struct RowMemory {
     rows: usize,
 }
 
-/// Rows between two emptyings.
+/// Rows between two emptyings, at most, and bytes.
 const ROWS_A_RESET: usize = 256;
+const BYTES_A_RESET: usize = 1 << 20;
 
 impl RowMemory {
     /// A fresh context below the current one, made when there is more than one row.
@@ -505,7 +506,7 @@ impl RowMemory {
         }
         // SAFETY: ours; nothing allocated for earlier rows is kept.
         let _back = unsafe {
-            if self.rows.is_multiple_of(ROWS_A_RESET) {
+            if self.rows.is_multiple_of(ROWS_A_RESET) || (*self.context).mem_allocated > BYTES_A_RESET {
                 pg_sys::MemoryContextReset(self.context);
             }
             let back = Back(pg_sys::CurrentMemoryContext);

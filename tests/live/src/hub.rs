@@ -334,8 +334,7 @@ impl Place {
         } else {
             let mut text = String::new();
             json::write_push(&mut text, &request).expect("a request");
-            let row =
-                client.query_one("SELECT crdt.push($1, $2::text)::text", &[&self.doc, &text]).map_err(refusal)?;
+            let row = client.query_one("SELECT crdt.push($1, $2::text)::text", &[&self.doc, &text]).map_err(refusal)?;
             json::decode_push_response(row.get::<_, &str>(0).as_bytes(), &limits)
         };
         let answer = answer.expect("an answer that can be read");
@@ -361,9 +360,7 @@ impl Place {
         } else {
             let mut text = String::new();
             json::write_pull(&mut text, &request).expect("a request");
-            let row = client
-                .query_one("SELECT crdt.pull($1, $2::text)::text", &[&self.doc, &text])
-                .map_err(refusal)?;
+            let row = client.query_one("SELECT crdt.pull($1, $2::text)::text", &[&self.doc, &text]).map_err(refusal)?;
             json::decode_pull_response(row.get::<_, &str>(0).as_bytes(), &limits)
         };
         let mut page = page.expect("an answer that can be read");

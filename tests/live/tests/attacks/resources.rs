@@ -26,6 +26,24 @@ fn a_statement_that_runs_out_of_memory_fails_alone() {
     assert_eq!(cluster.crashes(), Vec::<String>::new());
 }
 
+/// A hundred rows of a megabyte: what a statement wrote is not held until there are many rows.
+#[test]
+fn wide_rows_are_written_to_the_log_as_they_come() {
+    let cluster = Cluster::shared();
+    let database = database(cluster, "wide_rows");
+    let mut client = cluster.connect(&database);
+    client.batch_execute("INSERT INTO t VALUES (0, 'first')").unwrap();
+    limit_memory(&mut client, 60 << 20);
+    client
+        .batch_execute("INSERT INTO t SELECT i, repeat(md5(i::text), 32768) FROM generate_series(1, 100) AS i")
+        .unwrap();
+    client.batch_execute("UPDATE t SET v = v || 'x'").unwrap();
+    let mut other = cluster.connect(&database);
+    assert_eq!(rows(&mut other, "SELECT count(*), sum(length(v)) FROM t"), ["101|104857706"]);
+    agrees(&mut other);
+    assert_eq!(cluster.crashes(), Vec::<String>::new());
+}
+
 /// 400,000 rows of 3 kB, 1.2 GB, in one statement: with 300 MB of memory they are cancelled twice on the way, and then
 /// go in; rows whose keys change are held in memory, and fail; comparing all of it with the log takes no more.
 #[test]
