@@ -26,6 +26,8 @@ const JOINED_OPS: usize = 4096;
 const JOINED_BYTES: usize = 1 << 20;
 /// What is not asked for in pages must fit into one jsonb, whose limit is 256 MB.
 const WHOLE_BYTES: usize = 240 << 20;
+/// And a page, which holds whole transactions, into one value, whose limit is 1 GB.
+const ANSWER_BYTES: usize = 1_000_000_000;
 
 /// `crdt.pull(doc, request)`
 pub fn pull(args: &Args<'_>) -> Result<Out> {
@@ -38,7 +40,7 @@ pub fn pull(args: &Args<'_>) -> Result<Out> {
     let mut page = PullPage::start(&mut out)?;
     let mut sink = JsonRuns::new(&request.accept, |run, ops| {
         page.run(run, ops)?;
-        Ok(page.len())
+        check_size(page.len(), "Pull them with crdt.pull_binary, whose form is several times smaller.")
     });
     let reached = pager::page(&log, unknown(&log, &request.known), &page_limit(&request), &mut sink)?;
     sink.finish()?;
@@ -78,17 +80,32 @@ pub fn all_runs(log: &Log, wanted: impl Iterator<Item = (i32, u64)>) -> Result<S
             out.push(',');
         }
         json::write_run(&mut out, run, ops)?;
+        if out.len() > WHOLE_BYTES {
+            return Err(too_much());
+        }
         Ok(out.len())
     });
     let limit = PageLimit { ops: u64::MAX, bytes: WHOLE_BYTES };
     let reached = pager::page(log, wanted, &limit, &mut sink)?;
     sink.finish()?;
     if reached.has_more {
-        return Err(Error::new(state::LIMIT, format!("more than {WHOLE_BYTES} bytes of events"))
-            .hint("Take them in pages with crdt.pull."));
+        return Err(too_much());
     }
     out.push(']');
     Ok(out)
+}
+
+fn too_much() -> Error {
+    Error::new(state::LIMIT, format!("more than {WHOLE_BYTES} bytes of events")).hint("Take them in pages with crdt.pull.")
+}
+
+/// Passes on how large a page is, if it can be answered.
+fn check_size(bytes: usize, hint: &'static str) -> Result<usize> {
+    if bytes > ANSWER_BYTES {
+        let what = format!("the events of one transaction take more than {ANSWER_BYTES} bytes in one answer");
+        return Err(Error::new(state::LIMIT, what).hint(hint));
+    }
+    Ok(bytes)
 }
 
 /// Each peer of the doc with the first counter that `known` does not have.
@@ -167,7 +184,7 @@ struct JsonRuns<'a, W> {
     ops: OpBuf,
 }
 
-impl<'a, W: FnMut(&Run, &OpBuf) -> crdt_engine::Result<usize>> JsonRuns<'a, W> {
+impl<'a, W: FnMut(&Run, &OpBuf) -> Result<usize>> JsonRuns<'a, W> {
     fn new(accept: &'a [String], write: W) -> Self {
         JsonRuns { accept, write, written: 0, open: None, ops: OpBuf::new() }
     }
@@ -197,7 +214,7 @@ impl<'a, W: FnMut(&Run, &OpBuf) -> crdt_engine::Result<usize>> JsonRuns<'a, W> {
     }
 }
 
-impl<W: FnMut(&Run, &OpBuf) -> crdt_engine::Result<usize>> Sink for JsonRuns<'_, W> {
+impl<W: FnMut(&Run, &OpBuf) -> Result<usize>> Sink for JsonRuns<'_, W> {
     fn run(&mut self, mut run: Run, skip: u64, next: Position, ops: &[u8]) -> Result<()> {
         let joins = self.joins(&run);
         if !joins {
@@ -228,6 +245,7 @@ struct BinaryRuns(PullWriter);
 
 impl Sink for BinaryRuns {
     fn run(&mut self, mut run: Run, skip: u64, _next: Position, ops: &[u8]) -> Result<()> {
+        check_size(self.0.len() + ops.len(), "Nobody can pull so large a transaction: write less in one.")?;
         if skip == 0 {
             return Ok(self.0.run(&run, ops)?);
         }
