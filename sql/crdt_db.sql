@@ -495,7 +495,7 @@ COMMENT ON COLUMN crdt.event_runs.lamport_start IS 'Logical time of the first ev
 COMMENT ON COLUMN crdt.event_runs.lamport_end IS 'Logical time of the last event';
 COMMENT ON COLUMN crdt.event_runs.deps IS 'Heads that the first event was made on top of, besides its author''s previous one';
 COMMENT ON COLUMN crdt.event_runs.txn IS 'The transaction that wrote the run here';
-COMMENT ON COLUMN crdt.event_runs.at IS 'When that transaction started';
+COMMENT ON COLUMN crdt.event_runs.at IS 'When that transaction started; of rows that were there before their table was tracked, when they were told';
 COMMENT ON COLUMN crdt.event_runs.actor IS 'The role that wrote it';
 COMMENT ON COLUMN crdt.event_runs.bytes IS 'Bytes of its operations as stored';
 COMMENT ON COLUMN crdt.event_runs.ops IS 'Its operations; decoded when selected';

@@ -96,7 +96,8 @@ pub fn all_runs(log: &Log, wanted: impl Iterator<Item = (i32, u64)>) -> Result<S
 }
 
 fn too_much() -> Error {
-    Error::new(state::LIMIT, format!("more than {WHOLE_BYTES} bytes of events")).hint("Take them in pages with crdt.pull.")
+    Error::new(state::LIMIT, format!("more than {WHOLE_BYTES} bytes of events"))
+        .hint("Take them in pages with crdt.pull.")
 }
 
 /// Passes on how large a page is, if it can be answered.
