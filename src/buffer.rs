@@ -170,13 +170,13 @@ impl Buffer {
         Ok(())
     }
 
-    /// Writes the rest of what was written in parts, and what has become large.
+    /// Writes the rest of what was written in parts, and what has become large or stays apart.
     pub fn end_parts(&mut self) -> Result<()> {
         if self.scratch {
             return Ok(());
         }
         for (doc, buffer) in &mut self.docs {
-            if buffer.batch.is_some() || buffer.unwritten_memory() > EARLY_FLUSH_BYTES {
+            if buffer.batch.is_some() || buffer.apart || buffer.unwritten_memory() > EARLY_FLUSH_BYTES {
                 flush::write(*doc, buffer)?;
             }
             buffer.apart = false;
@@ -308,10 +308,10 @@ pub fn append(doc: i64, make: impl FnOnce(&mut OpBuf) -> Result<()>) -> Result<(
 }
 
 /// Runs `body`, which appends operations of our own, perhaps so many that they go to the log in parts. As the current role,
-/// whatever `body` does as another. If nothing else was written in this transaction, each part is pulled by itself: a
-/// table's rows are pages of a first pull, not one that holds all of them.
+/// whatever `body` does as another. Unless an application writes in this transaction before it, each part is pulled by itself:
+/// a table's rows are pages of a first pull, not one that holds all of them.
 pub fn in_parts<R>(body: impl FnOnce(&Parts) -> Result<R>) -> Result<R> {
-    let apart = !pending() && !flush::has_written();
+    let apart = !pending() && !flush::has_joined();
     let result = body(&Parts { author: pg::current_role().into(), apart })?;
     Lent::take().get().end_parts()?;
     Ok(result)
@@ -329,10 +329,10 @@ impl Parts {
         lock_log()?;
         let mut lent = Lent::take();
         let buffer = lent.get_doc(doc);
+        buffer.apart = self.apart;
         make(&mut buffer.ops)?;
         if buffer.is_large() {
             entry::check_interrupts();
-            buffer.apart = self.apart;
             spi::as_role(self.author, || lent.get().write_parts())?;
         }
         Ok(())

@@ -87,6 +87,8 @@ struct Transaction {
     past_commit: bool,
     /// A push ran: it must not be prepared.
     pushed: bool,
+    /// Something was written that readers get in one piece with all else of this transaction.
+    joined: bool,
     /// Docs that others know to be written by us.
     writing: FxHashSet<i64>,
     /// Memory of an earlier transaction's.
@@ -166,6 +168,7 @@ fn append_unwritten(
     }
     let actor = spi::current_user_name();
     let at = if buffer.apart { pg::now_micros() - pg::FROM_1970_TO_2000 } else { xact::started_at() };
+    TRANSACTION.with_borrow_mut(|t| t.joined |= !buffer.apart);
     let author = Author { doc, peer: slot.peer, txn: xact::full_xid(), at, actor: &actor };
     let length = append(&author, &slot, &runs)?;
     buffer.written();
@@ -221,7 +224,10 @@ pub fn next_event(doc: i64) -> Result<(EventId, u64, Vec<EventId>)> {
 
 /// Appends runs of one peer, which may be this transaction's slot.
 pub fn append(author: &Author<'_>, runs: &[NewRun]) -> Result<()> {
-    let slot = TRANSACTION.with_borrow(|t| t.docs.get(&author.doc)?.slot);
+    let slot = TRANSACTION.with_borrow_mut(|t| {
+        t.joined = true;
+        t.docs.get(&author.doc)?.slot
+    });
     let Some(slot) = slot.filter(|slot| slot.peer == author.peer) else { return store::append(author, runs) };
     let length = tail::append(author, slot.number, slot.length, runs)?;
     note(author.doc, Some(Slot { length, ..slot }), 0, 0, &[], &[]);
@@ -247,9 +253,9 @@ pub fn set_pushed() {
     TRANSACTION.with_borrow_mut(|t| t.pushed = true);
 }
 
-/// Has this transaction written to a log?
-pub fn has_written() -> bool {
-    TRANSACTION.with_borrow(|t| !t.docs.is_empty())
+/// Has this transaction written to a log what readers get in one piece?
+pub fn has_joined() -> bool {
+    TRANSACTION.with_borrow(|t| t.joined)
 }
 
 /// The greatest lamport this transaction has written to a doc, 0 for none.
@@ -448,6 +454,7 @@ impl Transaction {
         self.writing.clear();
         self.past_commit = false;
         self.pushed = false;
+        self.joined = false;
     }
 }
 

@@ -42,6 +42,23 @@ TRUNCATE pulled;
 SELECT max(operations) FROM pages(:doc, 100);
 SELECT count(*) FROM crdt.verify('more_stock');
 
+-- Two tables that a migration tracks in one transaction.
+CREATE TABLE aisles AS SELECT g AS id, repeat(md5(g::text), 10) AS v FROM generate_series(1, 20000) AS g;
+CREATE TABLE small AS SELECT g AS id FROM generate_series(1, 10) AS g;
+ALTER TABLE aisles ADD PRIMARY KEY (id);
+ALTER TABLE small ADD PRIMARY KEY (id);
+SELECT crdt.create_doc('hub', 'aisles') AS doc \gset
+BEGIN;
+SELECT crdt.track('small', :doc) = :doc AS tracked;
+SELECT crdt.track('aisles', :doc) = :doc AS tracked;
+UPDATE small SET id = id + 10 WHERE id > 5;
+COMMIT;
+TRUNCATE pulled;
+SELECT max(operations) < 8000 AS "none too large", sum(operations) FROM pages(:doc, 100);
+SELECT count(*) FROM crdt.verify('small');
+SELECT count(*) FROM crdt.verify('aisles');
+DROP TABLE aisles, small;
+
 -- Rows of a partition that joins, and that leaves; what repair tells the log.
 CREATE TABLE shelves (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
 CREATE TABLE shelf (id int PRIMARY KEY, v text);
