@@ -391,6 +391,11 @@ COMMENT ON FUNCTION crdt.stat_ephemeral_reset() IS 'The counts of crdt.stat_ephe
 
 ---------------------------------------------------------------------------------------------------------------- views
 
+CREATE FUNCTION crdt.progress_entries()
+    RETURNS TABLE (pid bigint, function text, tbl bigint, step text, done bigint, expected bigint, started_at timestamptz)
+    LANGUAGE c VOLATILE ROWS 4 AS 'MODULE_PATHNAME', 'progress_entries_wrapper';
+COMMENT ON FUNCTION crdt.progress_entries() IS 'What crdt.progress shows';
+
 CREATE FUNCTION crdt.run_deps(deps bytea) RETURNS jsonb LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'run_deps_wrapper';
 COMMENT ON FUNCTION crdt.run_deps(bytea) IS 'The deps of a line of crdt.event_run, [["peer",counter],...]';
 
@@ -471,6 +476,18 @@ COMMENT ON COLUMN crdt.tracked_tables.tracked_at IS 'Since when';
 COMMENT ON COLUMN crdt.tracked_tables.captured IS
     'Its triggers are there and enabled. When false, crdt.verify(tbl) finds what escaped';
 
+CREATE VIEW crdt.progress AS
+SELECT p.pid::integer AS pid, p.function, p.tbl::oid::regclass AS tbl, p.step, p.done, p.expected, p.started_at
+  FROM crdt.progress_entries() AS p;
+COMMENT ON VIEW crdt.progress IS 'How far crdt.track, crdt.verify and crdt.repair are that run in this database now, and partitions that join or leave a tracked table';
+COMMENT ON COLUMN crdt.progress.pid IS 'The server process, as in pg_stat_activity';
+COMMENT ON COLUMN crdt.progress.function IS 'What is running';
+COMMENT ON COLUMN crdt.progress.tbl IS 'The table or partition';
+COMMENT ON COLUMN crdt.progress.step IS 'waiting for the table, reading the table, reading the log, or comparing';
+COMMENT ON COLUMN crdt.progress.done IS 'Rows of that step so far; while the log is read, operations';
+COMMENT ON COLUMN crdt.progress.expected IS 'How many there will be: of a table by its last ANALYZE; NULL when nobody knows';
+COMMENT ON COLUMN crdt.progress.started_at IS 'When the function began';
+
 CREATE VIEW crdt.event_runs AS
 SELECT r.doc,
        p.name AS peer,
@@ -545,7 +562,8 @@ COMMENT ON COLUMN crdt.stat_ephemeral.reset_at IS 'When counting began';
 -- crdt.pull shows all of a doc to whoever may execute it, and crdt.history and crdt.verify all of a table; what crdt.push
 -- writes to tables it writes as the caller. crdt.track and crdt.repair also want the table's owner. Views are granted with
 -- GRANT SELECT ON crdt.docs TO ...; crdt.event_runs calls crdt.run_deps(bytea) and crdt.run_ops(bytea) as its reader,
--- crdt.ephemeral crdt.ephemeral_entries(), and crdt.stat_ephemeral crdt.ephemeral_stats().
+-- crdt.ephemeral crdt.ephemeral_entries(), crdt.stat_ephemeral crdt.ephemeral_stats(), and crdt.progress
+-- crdt.progress_entries().
 -- This section stays the last of the script: it covers every function above.
 REVOKE ALL ON SCHEMA crdt FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA crdt FROM PUBLIC;

@@ -12,6 +12,7 @@ use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation, RowMemory, quote};
 use crate::pg::spi::{self, Connection, Param};
 use crate::pg::{datum, types, xact};
+use crate::progress::{Progress, Step, Task};
 use crate::repair;
 use crate::rows;
 use crate::store;
@@ -99,7 +100,8 @@ fn joined(c: &Connection, relid: Oid, root: Oid) -> Result<()> {
         // A push that does not see these rows must not write after what is logged of them here.
         lock::lock(store::lock_class()?, root.to_u32(), Space::Tables);
         catalog::forget();
-        track::adopt_rows(&catalog::tracked(relid)?, &rel)?;
+        let progress = Progress::begin(Task::Partition, relid);
+        track::adopt_rows(&catalog::tracked(relid)?, &rel, &progress)?;
     }
     Ok(())
 }
@@ -126,9 +128,12 @@ fn delete_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
     let columns: Vec<String> = part.columns.iter().map(|c| quote(&c.name)).collect();
     let sql = format!("SELECT {} FROM ONLY {}", columns.join(", "), rel.sql_name());
     let mut memory = RowMemory::new();
+    let progress = Progress::begin(Task::Partition, rel.oid());
+    progress.step(Step::ReadingTable, rel.expected_rows());
     buffer::in_parts(|parts| {
         spi::connect(|c| {
             c.each_now(&sql, &[], |rows, i| {
+                progress.add(1);
                 let (row, now) = memory.row(|| rows::row_now(&part, rows, i))?;
                 let Some(doc) = now.doc else { return Ok(()) };
                 parts.append(doc, |ops| {

@@ -32,6 +32,7 @@ function!(events_since_wrapper, pg_finfo_events_since_wrapper, crate::sync::even
 function!(history_wrapper, pg_finfo_history_wrapper, crate::history::history);
 function!(verify_wrapper, pg_finfo_verify_wrapper, crate::verify::verify);
 function!(repair_wrapper, pg_finfo_repair_wrapper, crate::repair::repair);
+function!(progress_entries_wrapper, pg_finfo_progress_entries_wrapper, crate::progress::entries);
 function!(run_deps_wrapper, pg_finfo_run_deps_wrapper, crate::history::run_deps);
 function!(run_ops_wrapper, pg_finfo_run_ops_wrapper, crate::history::run_ops);
 

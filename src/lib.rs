@@ -61,6 +61,7 @@ mod materialize;
 mod notifier;
 mod pager;
 mod pg;
+mod progress;
 mod pull;
 mod push;
 mod registers;
@@ -92,11 +93,13 @@ pub extern "C-unwind" fn _PG_init() {
                 docstate::request();
                 registers::request();
                 broadcast::request();
+                progress::request();
             },
             || {
                 docstate::startup();
                 registers::startup();
                 broadcast::startup();
+                progress::startup();
             },
         );
     }

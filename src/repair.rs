@@ -12,6 +12,7 @@ use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
 use crate::generic;
 use crate::pg::function::{Args, Out};
+use crate::progress::{Progress, Task};
 use crate::track;
 use crate::verify::{self, Difference, Docs, JSON_DEPTH, What, differences};
 
@@ -20,21 +21,22 @@ pub fn repair(args: &Args<'_>) -> Result<Out> {
     let relid = args.oid(0, "tbl")?;
     let direction = args.text(1, "direction")?;
     track::check_owner(relid)?;
+    let progress = Progress::begin(Task::Repair, relid);
     let table = catalog::tracked(relid)?;
     lock_writers_out(&table)?;
     match direction.as_str() {
-        "log" => Ok(Out::I64(repair_log(&table)?)),
-        "table" => Ok(Out::I64(repair_table(&table)?)),
+        "log" => Ok(Out::I64(repair_log(&table, &progress)?)),
+        "table" => Ok(Out::I64(repair_table(&table, &progress)?)),
         _ => Err(Error::new(state::INVALID_PARAMETER, format!("direction \"{direction}\" is neither log nor table"))
             .hint("'log' makes the log agree with the table, 'table' the table with the log.")),
     }
 }
 
 /// Writes events of this hub, so that the log agrees with the table; how many.
-fn repair_log(table: &Rc<Table>) -> Result<i64> {
+fn repair_log(table: &Rc<Table>, progress: &Progress) -> Result<i64> {
     let mut events = 0;
     buffer::in_parts(|parts| {
-        differences(table, Docs::Make, &mut |difference| {
+        differences(table, Docs::Make, progress, &mut |difference| {
             events += 1;
             parts.append(difference.doc, |ops| agree(ops, table, &difference))
         })
@@ -44,9 +46,10 @@ fn repair_log(table: &Rc<Table>) -> Result<i64> {
 
 /// Rows that the log still shows and the table does not are deleted: they went with a partition.
 pub fn forget_missing(table: &Rc<Table>) -> Result<()> {
+    let progress = Progress::begin(Task::Partition, table.root);
     lock_writers_out(table)?;
     buffer::in_parts(|parts| {
-        differences(table, Docs::Find, &mut |difference| match difference.what {
+        differences(table, Docs::Find, &progress, &mut |difference| match difference.what {
             What::OnlyInLog(_) => parts.append(difference.doc, |ops| agree(ops, table, &difference)),
             _ => Ok(()),
         })
@@ -87,9 +90,9 @@ struct Need<'d> {
 
 /// Writes the table, so that it agrees with the log; how many disagreements there were. What defaults and triggers make
 /// of it are events of this database, and so is a cell of which the log says nothing: the default of a new column.
-fn repair_table(table: &Rc<Table>) -> Result<i64> {
+fn repair_table(table: &Rc<Table>, progress: &Progress) -> Result<i64> {
     let mut found = Vec::new();
-    differences(table, Docs::Make, &mut |mut difference| {
+    differences(table, Docs::Make, progress, &mut |mut difference| {
         // What the table shows and will not show is not held.
         match &mut difference.what {
             What::OnlyInTable(cells) => cells.clear(),

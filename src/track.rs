@@ -15,6 +15,7 @@ use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation, RowMemory, quote};
 use crate::pg::spi::{self, Param};
 use crate::pg::{self, datum, types, xact};
+use crate::progress::{Progress, Step, Task};
 use crate::rows;
 use crate::store;
 
@@ -80,6 +81,7 @@ pub fn track(args: &Args<'_>) -> Result<Out> {
     let doc_column = args.opt_name(2);
     let alias = args.opt_text(3, "alias")?;
     check_owner(relid)?;
+    let progress = Progress::begin(Task::Track, relid);
     // Pushes that took the name for one without a table end first.
     lock::lock(store::lock_class()?, 0, Space::Tables);
     let rel = Relation::open(relid, Lock::ShareRowExclusive);
@@ -103,7 +105,7 @@ pub fn track(args: &Args<'_>) -> Result<Out> {
     attach_triggers(&rel)?;
     catalog::forget();
     let table = catalog::tracked(relid)?;
-    adopt_rows(&table, &rel)?;
+    adopt_rows(&table, &rel, &progress)?;
     generic::adopt(&table)?;
     Ok(doc.map_or(Out::Null, Out::I64))
 }
@@ -277,17 +279,19 @@ fn drop_triggers(c: &spi::Connection, rel: &Relation) -> Result<()> {
 /// Rows that stood in the table (or in a partition that has just joined it) before it was tracked become history:
 /// inserts of this database. The relation is locked against writers, and read under a snapshot of now, so that nothing
 /// committed is missed. Rows that the doc holds already, from when it was not materialized, are not told again.
-pub fn adopt_rows(table: &Rc<Table>, rel: &Relation) -> Result<()> {
+pub fn adopt_rows(table: &Rc<Table>, rel: &Relation, progress: &Progress) -> Result<()> {
     let known = generic::of_table(table)?;
     let _latest = xact::ActiveSnapshot::push_latest();
     let _pinned = datum::PinnedSettings::pin();
     let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
     let sql = format!("SELECT {} FROM {}", columns.join(", "), rel.sql_name());
     let mut memory = RowMemory::new();
+    progress.step(Step::ReadingTable, rel.expected_rows());
     buffer::in_parts(|parts| {
         spi::as_role(catalog::names()?.owner, || {
             spi::connect(|c| {
                 c.each_now(&sql, &[], |rows, i| {
+                    progress.add(1);
                     let (row_id, row) = memory.row(|| rows::row_now(table, rows, i))?;
                     let doc = row.doc.ok_or_else(|| rows::no_doc(table))?;
                     if let Some(held) = known.get(&(doc, row_id.clone())) {

@@ -24,6 +24,7 @@ use crate::pg::function::{Args, Col, Out, Rows};
 use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, RowMemory, Snapshot, in_scratch_memory, quote};
 use crate::pg::types::Column;
 use crate::pg::{datum, entry, spi, xact};
+use crate::progress::{Progress, Step, Task};
 use crate::rows;
 use crate::store;
 
@@ -60,9 +61,11 @@ pub enum What {
 
 /// `crdt.verify(tbl)`
 pub fn verify(args: &Args<'_>) -> Result<Out> {
-    let table = catalog::tracked(args.oid(0, "tbl")?)?;
+    let relid = args.oid(0, "tbl")?;
+    let progress = Progress::begin(Task::Verify, relid);
+    let table = catalog::tracked(relid)?;
     let mut lines = Rows::new(args)?;
-    differences(&table, Docs::Find, &mut |difference| {
+    differences(&table, Docs::Find, &progress, &mut |difference| {
         let row = Col::Text(&difference.row);
         match &difference.what {
             What::OnlyInTable(cells) => lines.push(&[row, Col::Null, Col::Jsonb(&object(cells)?), Col::Null]),
@@ -108,7 +111,12 @@ impl Docs {
 }
 
 /// Calls `each` with every disagreement of a table and its log, this transaction's own writes included.
-pub fn differences(table: &Rc<Table>, docs: Docs, each: &mut dyn FnMut(Difference) -> Result<()>) -> Result<()> {
+pub fn differences(
+    table: &Rc<Table>,
+    docs: Docs,
+    progress: &Progress,
+    each: &mut dyn FnMut(Difference) -> Result<()>,
+) -> Result<()> {
     if buffer::pending() {
         buffer::flush_all()?;
     }
@@ -117,7 +125,7 @@ pub fn differences(table: &Rc<Table>, docs: Docs, each: &mut dyn FnMut(Differenc
     let table = &catalog::tracked(table.root)?;
     let _now = xact::ActiveSnapshot::push_latest();
     let _pinned = datum::PinnedSettings::pin();
-    Comparison { table, docs, peers: FxHashMap::default(), each }.run()
+    Comparison { table, docs, progress, rows: 0, peers: FxHashMap::default(), each }.run()
 }
 
 /// Locks a table and all of its partitions.
@@ -130,6 +138,9 @@ pub fn lock(table: &Table, mode: &str) -> Result<()> {
 struct Comparison<'t, 'e> {
     table: &'t Table,
     docs: Docs,
+    progress: &'t Progress,
+    /// Rows that the table has.
+    rows: u64,
     peers: FxHashMap<i32, Rc<str>>,
     each: &'e mut dyn FnMut(Difference) -> Result<()>,
 }
@@ -138,10 +149,12 @@ impl Comparison<'_, '_> {
     /// Reads log and table once each and compares them row by row.
     fn run(&mut self) -> Result<()> {
         let (mut log, mut rows) = (Buckets::new(BUCKETS, 0), Buckets::new(BUCKETS, 0));
+        self.progress.step(Step::ReadingLog, None);
         for doc in committed::docs_of(self.table)? {
             self.read_log(doc, &mut log)?;
         }
         self.read_table(&mut rows)?;
+        self.progress.step(Step::Comparing, Some(self.rows));
         self.compare_all(log, rows, 0)
     }
 
@@ -161,6 +174,7 @@ impl Comparison<'_, '_> {
                 for (op, offset) in ops.iter().zip(offsets) {
                     let source = Source { doc, peer, counter: counter + offset, lamport: lamport + offset };
                     into.put(op, source)?;
+                    self.progress.add(1);
                 }
                 Ok(())
             })?;
@@ -168,13 +182,17 @@ impl Comparison<'_, '_> {
         Ok(())
     }
 
-    fn read_table(&self, into: &mut Buckets) -> Result<()> {
+    fn read_table(&mut self, into: &mut Buckets) -> Result<()> {
+        let expected = Relation::open(self.table.root, Lock::AccessShare).expected_rows();
+        self.progress.step(Step::ReadingTable, expected);
         let columns: Vec<String> = self.table.columns.iter().map(|c| format!("t.{}", quote(&c.name))).collect();
         let sql = format!("SELECT {} FROM {} AS t", columns.join(", "), self.table.sql_name);
         let mut memory = RowMemory::new();
         spi::as_role(catalog::names()?.owner, || {
             spi::connect(|c| {
                 c.each_now(&sql, &[], |rows, i| {
+                    self.rows += 1;
+                    self.progress.add(1);
                     memory.row(|| {
                         let (_, now) = rows::row_of(self.table, rows, i, |name| self.docs.named(name))?;
                         let source = Source { doc: self.docs.number(self.table, now.doc)?, ..Source::default() };
@@ -217,6 +235,7 @@ impl Comparison<'_, '_> {
         let mut by_row: Vec<_> = by_row.into_iter().map(|(key, events)| (key, Some(events))).collect();
         rows.read(|ops, of| {
             for (op, source) in ops.iter().zip(of) {
+                self.progress.add(1);
                 let crdt_engine::OpRef::Insert { row, cells, .. } = op else { unreachable!("a row of the table") };
                 let found = by_row.binary_search_by(|(key, _)| key.cmp(&(source.doc, row)));
                 let view = replay_row(found.ok().and_then(|at| by_row[at].1.take()).unwrap_or_default());

@@ -40,6 +40,12 @@ pub fn process_id() -> i32 {
     unsafe { pg_sys::MyProcPid }
 }
 
+/// Is there a server process that has this id?
+pub fn is_backend(pid: i32) -> bool {
+    // SAFETY: looks through the list of processes under its lock.
+    unsafe { !pg_sys::BackendPidGetProc(pid).is_null() }
+}
+
 /// Is the database's encoding UTF8?
 pub fn database_is_utf8() -> bool {
     // SAFETY: a plain read.

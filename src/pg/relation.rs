@@ -106,6 +106,11 @@ impl Relation {
         self.form().relowner
     }
 
+    /// How many rows it has by the last VACUUM or ANALYZE, if there was one that found some.
+    pub fn expected_rows(&self) -> Option<u64> {
+        Some(self.form().reltuples as u64).filter(|rows| *rows > 0)
+    }
+
     /// Is it a partition?
     pub fn is_partition(&self) -> bool {
         self.form().relispartition

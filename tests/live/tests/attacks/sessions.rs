@@ -1,11 +1,12 @@
 //! Attacks that need crashes, restarts, many locks or cancels.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crdt_live::Cluster;
 use crdt_live::expect::{expect_error, rows};
 use crdt_live::sample::{agrees, database as prepare};
 use crdt_live::session::{wait_until, wait_until_blocked};
+use postgres::Client;
 
 #[test]
 fn a_prepared_transaction_outlives_restarts() {
@@ -226,4 +227,58 @@ fn tails_of_a_former_start_are_taken_over() {
     assert_eq!(shown, ["slot 0, prepared", "slot 1", "slot 2", "slot 0", "slot 0"]);
     agrees(&mut client);
     assert_eq!(cluster.crashes(), Vec::<String>::new());
+}
+
+/// Long functions show how far they are, until they end in whatever way.
+#[test]
+fn long_functions_can_be_watched() {
+    let cluster = Cluster::shared();
+    let database = prepare(cluster, "progress");
+    let mut observer = cluster.connect(&database);
+    observer
+        .batch_execute(
+            "CREATE TABLE many (id int PRIMARY KEY, v text);
+             INSERT INTO many SELECT i, md5(i::text) FROM generate_series(1, 200000) AS i; ANALYZE many",
+        )
+        .unwrap();
+    let seen = "SELECT pid, function, tbl::text, step, expected FROM crdt.progress WHERE done BETWEEN 1 AND 199999";
+    let watch = |observer: &mut Client, wanted: &str| {
+        let start = Instant::now();
+        loop {
+            let lines = rows(observer, seen);
+            if lines.iter().any(|line| line == wanted) {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "not seen: {wanted}; at last {lines:?}");
+        }
+    };
+    let session = cluster.session(&database);
+    let pid = session.backend_pid();
+    let tracked = session.execute("SELECT crdt.track('many', 1)");
+    watch(&mut observer, &format!("{pid}|crdt.track|many|reading the table|200000"));
+    tracked.wait().unwrap();
+    assert_eq!(rows(&mut observer, "SELECT * FROM crdt.progress"), Vec::<String>::new());
+    let verified = session.execute("SELECT * FROM crdt.verify('many')");
+    watch(&mut observer, &format!("{pid}|crdt.verify|many|reading the log|<null>"));
+    watch(&mut observer, &format!("{pid}|crdt.verify|many|comparing|200000"));
+    verified.wait().unwrap();
+    // A process that is ended does not come to take its line back.
+    for cancel in ["pg_cancel_backend", "pg_terminate_backend"] {
+        let repaired = session.execute("SELECT crdt.repair('many', 'log')");
+        watch(&mut observer, &format!("{pid}|crdt.repair|many|reading the table|200000"));
+        rows(&mut observer, &format!("SELECT {cancel}({pid})"));
+        repaired.wait().unwrap_err();
+        wait_until("the line to go", || rows(&mut observer, "SELECT * FROM crdt.progress").is_empty());
+    }
+    // Who waits for the table is seen as well.
+    observer.batch_execute("BEGIN; LOCK TABLE many").unwrap();
+    let session = cluster.session(&database);
+    let pid = session.backend_pid();
+    let verified = session.execute("SELECT * FROM crdt.verify('many')");
+    let waiting = format!("{pid}|crdt.verify|many|waiting for the table|0|<null>|t");
+    let all =
+        "SELECT pid, function, tbl::text, step, done, expected, started_at < clock_timestamp() FROM crdt.progress";
+    wait_until("it to wait", || rows(&mut observer, all) == [waiting.clone()]);
+    observer.batch_execute("COMMIT").unwrap();
+    verified.wait().unwrap();
 }
