@@ -34,7 +34,7 @@ pub enum Step {
 const TASKS: [&str; 4] = ["crdt.track", "crdt.verify", "crdt.repair", "a partition joins or leaves"];
 const STEPS: [&str; 4] = ["waiting for the table", "reading the table", "reading the log", "comparing"];
 
-/// A function that is running. The process is written last and read first.
+/// A function that is running. Of a line that was just taken, who reads may see what its former holder left.
 struct Line {
     /// 0: none.
     pid: AtomicI32,
