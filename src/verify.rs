@@ -289,8 +289,9 @@ fn agrees(column: &Column, in_table: ValueRef<'_>, in_log: ValueRef<'_>) -> Resu
         return Ok(true);
     }
     // The log keeps what a client wrote, the table what the type made of it.
-    let same = || in_scratch_memory(|| datum::same_when_written(&column.ty, column.typmod, in_log, in_table));
-    Ok(attempt(same).unwrap_or(false))
+    // Around the attempt: what a refused value leaves is given back too.
+    let same = || datum::same_when_written(&column.ty, column.typmod, in_log, in_table);
+    Ok(in_scratch_memory(|| attempt(same)).unwrap_or(false))
 }
 
 /// Asks a type about a value; `None` when it refuses it.
