@@ -21,6 +21,9 @@ pub struct Names {
     pub doc: Oid,
     pub doc_pkey: Oid,
     pub doc_name: Oid,
+    pub tracked: Oid,
+    pub tracked_pkey: Oid,
+    pub tracked_alias: Oid,
     pub peer: Oid,
     pub peer_pkey: Oid,
     pub peer_name: Oid,
@@ -181,6 +184,9 @@ pub fn names() -> Result<Rc<Names>> {
         doc,
         doc_pkey: find(c"doc_pkey")?,
         doc_name: find(c"doc_name_key")?,
+        tracked: find(c"tracked_table")?,
+        tracked_pkey: find(c"tracked_table_pkey")?,
+        tracked_alias: find(c"tracked_table_alias_doc_key")?,
         peer: find(c"peer")?,
         peer_pkey: find(c"peer_pkey")?,
         peer_name: find(c"peer_doc_name_key")?,
@@ -342,36 +348,33 @@ pub fn tracked(relid: Oid) -> Result<Rc<Table>> {
     })
 }
 
-/// The tables tracked under a name in a doc: `(relation, routes by column)`.
+/// The table tracked under a name in a doc, or in all docs by a column.
 pub fn table_by_alias(doc: i64, alias: &str) -> Result<Option<Oid>> {
     let names = names()?;
-    spi::as_role(names.owner, || {
-        spi::connect(|c| {
-            let rows = c.run(
-                "SELECT tbl FROM crdt.tracked_table WHERE alias = $2 AND (doc = $1 OR doc_column IS NOT NULL) \
-                 ORDER BY doc NULLS LAST LIMIT 1",
-                &[Param::i64(doc), Param::text(alias)],
-                false,
-            )?;
-            Ok(if rows.is_empty() { None } else { rows.oid(0, 1) })
-        })
-    })
+    let rel = Relation::open(names.tracked, Lock::AccessShare);
+    let keys = [(1, Cmp::Eq, Field::Text(alias))];
+    let mut scan = IndexScan::new(&rel, names.tracked_alias, Snapshot::Committed, &keys, false);
+    let mut routed = None;
+    while let Some(row) = scan.next_row() {
+        match row.opt_i64(3) {
+            Some(of) if of == doc => return Ok(Some(row.oid(1))),
+            Some(_) => {}
+            None => routed = Some(row.oid(1)),
+        }
+    }
+    Ok(routed)
 }
 
 fn load_table(relid: Oid) -> Result<Option<Table>> {
     let names = names()?;
     let root = types::partition_root(relid);
-    let line = spi::as_role(names.owner, || {
-        spi::connect(|c| {
-            let rows = c.run(
-                "SELECT alias, doc, doc_column FROM crdt.tracked_table WHERE tbl = $1",
-                &[Param::regclass(root)],
-                false,
-            )?;
-            Ok((!rows.is_empty()).then(|| (rows.text(0, 1), rows.i64(0, 2), rows.name(0, 3))))
-        })
-    })?;
-    let Some((alias, doc, doc_column)) = line else { return Ok(None) };
+    let (alias, doc, doc_column) = {
+        let rel = Relation::open(names.tracked, Lock::AccessShare);
+        let keys = [(1, Cmp::Eq, Field::Oid(root))];
+        let mut scan = IndexScan::new(&rel, names.tracked_pkey, Snapshot::Committed, &keys, false);
+        let Some(row) = scan.next_row() else { return Ok(None) };
+        (row.text(2).unwrap_or_default(), row.opt_i64(3), row.name(4))
+    };
     let root_rel = Relation::open(root, Lock::AccessShare);
     let rel = Relation::open(relid, Lock::AccessShare);
     let key_names = types::primary_key(&root_rel)?.ok_or_else(|| no_key(&root_rel))?;
@@ -385,7 +388,7 @@ fn load_table(relid: Oid) -> Result<Option<Table>> {
     let doc_column = doc_column.as_deref().map(find).transpose()?;
     Ok(Some(Table {
         root,
-        alias: alias.unwrap_or_default(),
+        alias,
         doc,
         doc_column,
         key,

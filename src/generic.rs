@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::materialize::Captured;
 use crate::pg::function::{Args, Col, Out, Rows};
 use crate::pg::spi::{self, Param};
+use crate::pg::xact;
 use crate::rows::RowNow;
 
 /// Which of these rows exist.
@@ -118,12 +119,13 @@ pub fn rows(args: &Args<'_>) -> Result<Out> {
     Ok(Out::Null)
 }
 
-/// The rows that a doc holds under a table's name.
+/// The rows that a doc holds under a table's name, committed by now.
 pub fn of_table(table: &Table) -> Result<FxHashMap<(i64, String), String>> {
+    let _latest = xact::ActiveSnapshot::push_latest();
     let mut found = FxHashMap::default();
     owned(|c| {
         let sql = "SELECT doc, row_id, data::text FROM crdt.generic_row WHERE tbl = $1 AND ($2 IS NULL OR doc = $2)";
-        c.each(sql, &[Param::text(&table.alias), Param::opt_i64(table.doc)], |rows, i| {
+        c.each_now(sql, &[Param::text(&table.alias), Param::opt_i64(table.doc)], |rows, i| {
             let key = (rows.i64(i, 1).expect("a key"), rows.text(i, 2).unwrap_or_default());
             found.insert(key, rows.text(i, 3).unwrap_or_default());
             Ok(())

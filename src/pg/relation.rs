@@ -406,6 +406,22 @@ impl Row<'_> {
         self.datum(attno).expect("NOT NULL").value() as i64
     }
 
+    /// A bigint or NULL.
+    pub fn opt_i64(&self, attno: usize) -> Option<i64> {
+        self.datum(attno).map(|datum| datum.value() as i64)
+    }
+
+    /// An OID or regclass.
+    pub fn oid(&self, attno: usize) -> Oid {
+        Oid::from(self.datum(attno).expect("NOT NULL").value() as u32)
+    }
+
+    /// A name or NULL.
+    pub fn name(&self, attno: usize) -> Option<String> {
+        // SAFETY: a name is NUL-terminated; the slot keeps the row.
+        self.datum(attno).map(|d| unsafe { CStr::from_ptr(d.cast_mut_ptr()) }.to_string_lossy().into_owned())
+    }
+
     /// An integer.
     pub fn i32(&self, attno: usize) -> i32 {
         self.datum(attno).expect("NOT NULL").value() as i32

@@ -215,20 +215,31 @@ impl Connection {
         }
     }
 
-    /// Runs one statement. `read_only`: under the active snapshot; otherwise under a fresh one that sees our writes.
+    /// Runs one statement. `read_only`: under the active snapshot; otherwise under one of now that sees our writes, also in
+    /// REPEATABLE READ: what is tracked, and where partitions and triggers are, must not be taken from an old one.
     pub fn run(&self, sql: &str, params: &[Param], read_only: bool) -> Result<Rows> {
         let mut call = Call::new(sql, params)?;
         // SAFETY: arrays are as long as `nargs`; the statement is NUL-terminated.
         unsafe {
-            let code = pg_sys::SPI_execute_with_args(
-                call.text.as_ptr(),
-                call.count(),
-                call.types.as_mut_ptr(),
-                call.values.as_mut_ptr(),
-                call.nulls.as_ptr(),
-                read_only,
-                0,
-            );
+            let code = if !read_only && super::xact::repeatable_read() {
+                let plan = pg_sys::SPI_prepare(call.text.as_ptr(), call.count(), call.types.as_mut_ptr());
+                let (values, nulls) = (call.values.as_mut_ptr(), call.nulls.as_ptr());
+                let (now, none) = (pg_sys::GetLatestSnapshot(), std::ptr::null_mut());
+                match plan.is_null() {
+                    true => pg_sys::SPI_result,
+                    false => pg_sys::SPI_execute_snapshot(plan, values, nulls, now, none, false, true, 0),
+                }
+            } else {
+                pg_sys::SPI_execute_with_args(
+                    call.text.as_ptr(),
+                    call.count(),
+                    call.types.as_mut_ptr(),
+                    call.values.as_mut_ptr(),
+                    call.nulls.as_ptr(),
+                    read_only,
+                    0,
+                )
+            };
             if code < 0 {
                 return Err(Error::new(state::INTERNAL, format!("SPI failed with {code} in: {sql}")));
             }
