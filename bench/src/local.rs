@@ -11,6 +11,9 @@ use crate::report::{Line, Unit};
 
 const UNTRACKED: &str = "untracked";
 
+/// How many times as often as longer measurements those are taken that take a third of a second.
+const SHORT: usize = 4;
+
 /// INSERT and UPDATE of 100,000 rows x 5 columns in one statement each.
 pub fn bulk(bench: &Bench) -> Vec<Line> {
     let rows = 100_000 / bench.options.shrink;
@@ -18,7 +21,7 @@ pub fn bulk(bench: &Bench) -> Vec<Line> {
     let mut client = bench.cluster.connect(&database);
     create_source(&mut client, rows);
     let (mut inserts, mut updates) = (Pair::default(), Pair::default());
-    for (round, ours) in turns(bench.options.repeats) {
+    for (round, ours) in turns(SHORT * bench.options.repeats) {
         let table = format!("bulk_{}_{round}", variant(ours));
         create_table(&mut client, &table, ours);
         inserts.push(ours, checkpointed(&mut client, &format!("INSERT INTO {table} SELECT * FROM source")));
@@ -96,7 +99,7 @@ pub fn four_statements(bench: &Bench) -> Vec<Line> {
 pub fn fsync_rate(bench: &Bench) -> Vec<Line> {
     let script = "\\set v random(1, 1000000000)\n\
         INSERT INTO TABLE (a, b, c, d, e) VALUES ('text ' || :v, 'Springfield', :v, now(), 12.50);\n";
-    let load = Load { script, clients: 8, transactions: 8_000 / bench.options.shrink };
+    let load = Load { script, clients: 8, transactions: 40_000 / bench.options.shrink };
     let pair = load.measure(bench, "bench_fsync", "on");
     let rate = |costs: &[Cost]| load.transactions as f64 / median(costs.iter().map(|c| c.wall));
     vec![Line {
