@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crdt_engine::ops::kind;
 use crdt_engine::wire::binary::{self, PullWriter};
 use crdt_engine::wire::json::{self, PullPage};
 use crdt_engine::wire::{Ahead, PullRequest, Run, Versions};
@@ -72,10 +73,12 @@ pub fn doc_get_pending(args: &Args<'_>) -> Result<Out> {
     Ok(Out::Jsonb(all_runs(&log, unknown(&log, &known))?))
 }
 
-/// All that `wanted` names as one JSON array of EventRuns. Errors with CR002 when that is too much for one value.
+/// All that `wanted` names as one JSON array of EventRuns, operations of every kind that JSON has a type for. Errors with
+/// CR002 when that is too much for one value.
 pub fn all_runs(log: &Log, wanted: impl Iterator<Item = (i32, u64)>) -> Result<String> {
     let mut out = String::from("[");
-    let mut sink = JsonRuns::new(&[], |run, ops| {
+    let all = kind::NAMES.map(str::to_owned);
+    let mut sink = JsonRuns::new(&all, |run, ops| {
         if out.len() > 1 {
             out.push(',');
         }

@@ -31,7 +31,8 @@ pub mod kind {
     /// Reserved: character-level text.
     pub const TEXT: u64 = 7;
 
-    const NAMES: [&str; 8] = ["skip", "insert", "update", "delete", "void", "add", "path", "text"];
+    /// The `type`s of JSON, by kind.
+    pub const NAMES: [&str; 8] = ["skip", "insert", "update", "delete", "void", "add", "path", "text"];
 
     /// The `type` of a kind in JSON, if it is registered.
     pub fn name(kind: u64) -> Option<&'static str> {

@@ -8,6 +8,10 @@ use crate::alloc;
 use crate::error::{Error, Result};
 use crate::limits::within;
 
+/// Digits that PostgreSQL's `numeric` has room for, before the point and behind it.
+const WHOLE_DIGITS: usize = 131_072;
+const FRACTION_DIGITS: usize = 16_383;
+
 /// A place in a JSON text.
 #[derive(Clone, Debug)]
 pub(crate) struct Scanner<'a> {
@@ -173,7 +177,8 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// A number as it stands in the text.
+    /// A number as it stands in the text. Errors with [`Error::TooLarge`] for one that PostgreSQL's `numeric` cannot hold: it
+    /// could be kept, but never be shown in a `jsonb`.
     pub fn number(&mut self) -> Result<&'a str> {
         self.peek()?;
         let from = self.pos;
@@ -192,21 +197,29 @@ impl<'a> Scanner<'a> {
         if whole == 0 || (zero && whole > 1) {
             return Err(self.bad(format!("expected a value{}", self.shown())));
         }
+        let (mut fraction, mut exponent) = (0, 0);
         if self.current() == Some(b'.') {
             self.pos += 1;
-            if digits(self) == 0 {
+            fraction = digits(self);
+            if fraction == 0 {
                 return Err(self.bad("a number without digits after its point"));
             }
         }
         if let Some(b'e' | b'E') = self.current() {
             self.pos += 1;
+            let minus = self.current() == Some(b'-');
             if let Some(b'+' | b'-') = self.current() {
                 self.pos += 1;
             }
+            let from = self.pos;
             if digits(self) == 0 {
                 return Err(self.bad("a number without digits in its exponent"));
             }
+            let far = self.text[from..self.pos].parse().unwrap_or(i64::MAX).min(i64::from(i32::MAX)) as isize;
+            exponent = if minus { -far } else { far };
         }
+        within("digits of a number before its point", whole.saturating_add_signed(exponent), WHOLE_DIGITS)?;
+        within("digits of a number behind its point", fraction.saturating_add_signed(-exponent), FRACTION_DIGITS)?;
         Ok(&self.text[from..self.pos])
     }
 

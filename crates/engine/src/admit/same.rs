@@ -1,7 +1,7 @@
 //! Whether two tellings of an event are the same.
 
 use crate::id::EventId;
-use crate::ops::{EventRef, OpRef, Origin};
+use crate::ops::{Cells, EventRef, OpRef, Origin};
 use crate::planted::{self, Bug};
 use crate::value::{ValueRef, same as same_value};
 
@@ -22,7 +22,8 @@ pub struct EventView<'a> {
 
 /// The two tell the same event. Compared are name, lamport and operation. A dep on the peer's previous event may be
 /// said or left out, because runs may be cut anew on the way; any other difference in deps is one. A value may be spelled
-/// otherwise ([`crate::value::same`]): a client in JavaScript that hands back `1.0` says `1`, and is no liar for it.
+/// otherwise ([`crate::value::same`]) and an insert's cells may come in another order: who hands events back from
+/// JavaScript or through `jsonb` says `1` for `1.0` and sorts keys, and is no liar for it.
 pub fn same_event(a: &EventView<'_>, b: &EventView<'_>) -> bool {
     if planted::is(Bug::OverlapNotCompared) {
         return true;
@@ -49,7 +50,8 @@ fn same_op(a: OpRef<'_>, b: OpRef<'_>) -> bool {
     }
     match (a, b) {
         (OpRef::Insert { cells: a, .. }, OpRef::Insert { cells: b, .. }) => {
-            a.len() == b.len() && a.iter().zip(b.iter()).all(|((a, x), (b, y))| a == b && same_value(x, y))
+            let same = |((a, x), (b, y)): ((&str, ValueRef<'_>), (&str, ValueRef<'_>))| a == b && same_value(x, y);
+            a.len() == b.len() && (a.iter().zip(b.iter()).all(same) || sorted(a).into_iter().zip(sorted(b)).all(same))
         }
         (OpRef::Update { col, value, origin, .. }, OpRef::Update { col: col2, value: value2, origin: origin2, .. }) => {
             col == col2 && same_value(value, value2) && same_origin(origin, origin2)
@@ -60,6 +62,13 @@ fn same_op(a: OpRef<'_>, b: OpRef<'_>) -> bool {
         }
         _ => false,
     }
+}
+
+/// Cells by column, of which an insert names none twice.
+fn sorted(cells: Cells<'_>) -> Vec<(&str, ValueRef<'_>)> {
+    let mut cells: Vec<_> = cells.iter().collect();
+    cells.sort_unstable_by_key(|(col, _)| *col);
+    cells
 }
 
 /// Lamports of roots are not compared: JSON leaves them out, and admission checks those that are there.
@@ -74,7 +83,7 @@ fn same_origin(a: Origin<'_>, b: Origin<'_>) -> bool {
 }
 
 /// A digest of an event's content, for people and reports: FNV-1a, 64 bits. Equal for events that are the same and
-/// spell their values alike.
+/// tell their values alike, in the same order.
 pub fn digest(event: &EventView<'_>) -> u64 {
     let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
     hash.text(event.peer).number(event.counter).number(event.lamport);

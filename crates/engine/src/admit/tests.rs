@@ -185,3 +185,28 @@ fn how_far_a_clock_may_be_ahead() {
     assert_eq!(bound(10, u64::MAX, 3), 13 + CLOCK_SLACK_MAX);
     assert_eq!(bound(crate::id::MAX_CLOCK, 0, u64::MAX), crate::id::MAX_CLOCK);
 }
+
+/// Who hands an insert back with its cells in another order, or its numbers written otherwise, tells the same event.
+#[test]
+fn the_order_of_cells_is_no_content() {
+    let insert = |cells: &[(&str, ValueRef<'_>)]| {
+        let mut ops = OpBuf::new();
+        let t = ops.sym("t");
+        ops.insert(t, "r").unwrap();
+        for (col, value) in cells {
+            let col = ops.sym(col);
+            ops.cell(col, *value).unwrap();
+        }
+        let run = Run { peer: "p".into(), lamport_start: 1, ops: 0..1, ..Run::default() };
+        Batch { runs: vec![run], ops, ..Batch::default() }
+    };
+    let (one, list) = (("a", ValueRef::Int(1)), ("b", ValueRef::Json("[1e2,3]")));
+    let mut log = log();
+    assert_eq!(push(&mut log, &mut insert(&[one, list])).unwrap().accepted, 1);
+    let again = push(&mut log, &mut insert(&[("b", ValueRef::Json("[100, 3]")), ("a", ValueRef::Float(1.0))])).unwrap();
+    assert_eq!((again.accepted, again.duplicate), (0, 1));
+    for other in [&[one, ("c", list.1)][..], &[list, ("a", ValueRef::Int(2))], &[one], &[one, list, ("c", one.1)]] {
+        let refused = push(&mut log, &mut insert(other)).unwrap_err();
+        assert!(matches!(refused, crate::Error::Equivocation { .. }), "{refused}");
+    }
+}

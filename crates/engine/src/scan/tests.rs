@@ -9,6 +9,21 @@ fn accepts(text: &str) -> Result<()> {
 }
 
 #[test]
+fn numbers_fit_numeric() {
+    let (whole, fraction) = ("1".repeat(131_072), format!("0.{}", "1".repeat(16_383)));
+    for fits in ["1e131071", "1e-16383", "1.5e-16382", "123.5E+131069", &whole, &fraction] {
+        assert!(accepts(fits).is_ok(), "{fits:.20}");
+    }
+    let (whole, fraction) = (format!("{whole}1"), format!("{fraction}1"));
+    let far = format!("[1e{}]", "9".repeat(40));
+    for large in
+        ["1e131072", "1e-16384", "1.5e-16383", "-123.5E+131070", &whole, &fraction, &far, "{\"a\":[1e-99999999999]}"]
+    {
+        assert!(matches!(accepts(large), Err(Error::TooLarge { .. })), "{large:.20}");
+    }
+}
+
+#[test]
 fn what_is_json() {
     for (text, ok) in [
         ("null", true),

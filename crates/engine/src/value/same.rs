@@ -16,7 +16,7 @@ const LEAST_WORK: usize = 16 << 20;
 
 /// Loose equality: bit-equal; numbers equal in value (`Int` 1 and `Float` 1.0, `Float` 0.1 and the JSON number `0.10`; a
 /// float counts as its shortest decimal); a number and the text it is written as; JSON objects or arrays that differ only
-/// in blanks, escapes and the order of keys (their numbers compared by text; of two equal keys the later counts).
+/// in blanks, escapes, the order of keys and how they write numbers (of two equal keys the later counts).
 pub fn same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
     use ValueRef::*;
     if a == b {
@@ -25,7 +25,7 @@ pub fn same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
     match (a, b) {
         (Text(text), number) | (number, Text(text)) => number_text(number).is_some_and(|n| n == text),
         (Int(_) | Float(_) | Json(_), Int(_) | Float(_) | Json(_)) => match (number_text(a), number_text(b)) {
-            (Some(a), Some(b)) => matches!((parts(&a), parts(&b)), (Some(a), Some(b)) if a == b),
+            (Some(a), Some(b)) => same_number(&a, &b),
             (None, None) => same_tree(a, b),
             _ => false,
         },
@@ -69,6 +69,10 @@ fn parts(text: &str) -> Option<(bool, Vec<u8>, i64)> {
     Some((minus, digits, power))
 }
 
+fn same_number(a: &str, b: &str) -> bool {
+    a == b || matches!((parts(a), parts(b)), (Some(a), Some(b)) if a == b)
+}
+
 fn same_tree(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
     let (ValueRef::Json(a), ValueRef::Json(b)) = (a, b) else { return false };
     let mut work = (a.len() + b.len()).saturating_mul(WORK_PER_BYTE).max(LEAST_WORK);
@@ -107,6 +111,7 @@ fn same_next(a: &mut Scanner<'_>, b: &mut Scanner<'_>, depth: usize, work: &mut 
             Ok(true)
         }
         (b'"' | b'[' | b'{', _) | (_, b'"' | b'[' | b'{') => Ok(false),
+        (b'-' | b'0'..=b'9', b'-' | b'0'..=b'9') => Ok(same_number(a.number()?, b.number()?)),
         _ => Ok(a.skip()? == b.skip()?),
     }
 }
@@ -152,6 +157,7 @@ mod tests {
             (Json("1e400"), Json("10e399"), true),
             (Json("1e99999999999"), Json("10e99999999998"), false),
             (Json("1e99999999999"), Json("1e99999999999"), true),
+            (Json("[1e99999999999]"), Json("[1e99999999999]"), true),
             (Json("-5.0"), Int(5), false),
             (Int(5), Text("5"), true),
             (Int(5), Text("5.0"), false),
@@ -161,7 +167,11 @@ mod tests {
             (Json("[]"), Int(1), false),
             (Json("[1,2]"), Json("[1, 2]"), true),
             (Json("[1,2]"), Json("[2,1]"), false),
-            (Json("[1]"), Json("[1.0]"), false),
+            (Json("[1]"), Json("[1.0]"), true),
+            (Json("[1e-7,{\"a\":-0.0}]"), Json("[0.0000001,{\"a\":0}]"), true),
+            (Json("[1]"), Json("[1.1]"), false),
+            (Json("[1]"), Json("[-1]"), false),
+            (Json("[1]"), Json("[null]"), false),
             (Json("{\"a\":1,\"b\":[null]}"), Json("{ \"b\" : [ null ], \"\\u0061\":1}"), true),
             (Json("{\"a\":1,\"a\":2}"), Json("{\"a\":2}"), true),
             (Json("{\"a\":1}"), Json("{\"a\":\"1\"}"), false),
