@@ -286,7 +286,7 @@ CREATE FUNCTION crdt.history(tbl regclass, row_id text)
                    "column" text, value jsonb, winner boolean, origin text)
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'history_wrapper';
 COMMENT ON FUNCTION crdt.history(regclass, text) IS
-    'What happened to a row, oldest first: a line for each event and column it names; winner: what the table shows comes from it';
+    'What happened to a row, oldest first, what a trigger made of an event right behind it: a line for each event and column it names; winner: what the table shows comes from it';
 
 CREATE FUNCTION crdt.verify(tbl regclass) RETURNS TABLE (row_id text, "column" text, in_table jsonb, in_log jsonb)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'verify_wrapper';
