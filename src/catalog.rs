@@ -13,6 +13,7 @@ use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation,
 use crate::pg::spi::{self, Param};
 use crate::pg::types::{self, Column};
 use crate::pg::{datum, inval, shmem};
+use crate::rows;
 
 /// The extension's own relations.
 pub struct Names {
@@ -104,7 +105,8 @@ impl Table {
         self.key.iter().any(|k| self.columns[*k].name == name)
     }
 
-    /// The key column's texts of a row id.
+    /// The key column's texts of a row id. Errors with CR021 unless it is spelled as the database spells it: two spellings would
+    /// be two rows of the log and one of the table.
     pub fn key_texts(&self, row_id: &str) -> Result<Vec<String>> {
         let bad =
             |what: String| Error::new(state::VALUE, format!("row id \"{row_id}\" of table \"{}\": {what}", self.alias));
@@ -120,13 +122,20 @@ impl Table {
         }
         for (text, key) in texts.iter().zip(&self.key) {
             let column = &self.columns[*key];
-            if datum::is_canonical_key(&column.ty, text) {
+            if datum::is_canonical_key(column, text) {
                 continue;
             }
-            let canonical = datum::canonical_key(&column.ty, text)?;
+            let canonical = datum::canonical_key(column, text)?;
             if canonical != *text {
                 return Err(bad(format!("key column \"{}\" must be written as \"{canonical}\"", column.name))
                     .hint("Two spellings of one key would be two rows elsewhere."));
+            }
+        }
+        if texts.len() > 1 {
+            let canonical = rows::join_key(&texts);
+            if canonical != row_id {
+                return Err(bad(format!("must be written as \"{canonical}\""))
+                    .hint("A composite key is written without blanks and needless escapes, as JSON.stringify does."));
             }
         }
         Ok(texts)

@@ -12,7 +12,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 use rustc_hash::FxHashMap;
 
 use super::spi::Param;
-use super::types::{Conv, TypeInfo};
+use super::types::{Column, Conv, TypeInfo};
 use super::{forms, unbound};
 use crate::error::{Error, Result, state};
 
@@ -627,12 +627,16 @@ pub fn push_key_text(value: ValueRef<'_>, out: &mut String) {
     }
 }
 
-/// The canonical text of a key given as text: what the type's output function says of what its input function made.
-pub fn canonical_key(ty: &TypeInfo, text: &str) -> Result<String> {
+/// The canonical text of a key given as text: what the type's output function says of what its input function made, blanks
+/// and digits as the column's length wants them.
+pub fn canonical_key(column: &Column, text: &str) -> Result<String> {
     let _pinned = PinnedSettings::pin();
-    let datum = input_datum(ty.base, text)?;
+    let mut typmod = column.typmod;
+    // SAFETY: a catalog look-up; the length may be a domain's.
+    let base = unsafe { pg_sys::getBaseTypeAndTypmod(column.ty.oid, &mut typmod) };
+    let datum = input_with_modifier(base, typmod, text)?;
     let (mut scratch, mut out) = (String::new(), String::new());
-    let value = to_value(ty, datum, &mut scratch);
+    let value = to_value(&column.ty, datum, &mut scratch);
     Ok(key_text(value, &mut out).to_owned())
 }
 
@@ -693,14 +697,20 @@ impl Drop for PinnedSettings {
 }
 
 /// Is the text certainly the one spelling of its key value? `false` means: ask [`canonical_key`].
-pub fn is_canonical_key(ty: &TypeInfo, text: &str) -> bool {
+pub fn is_canonical_key(column: &Column, text: &str) -> bool {
+    let Column { ty, typmod, .. } = column;
     match ty.conv {
         Conv::Int2 | Conv::Int4 | Conv::Int8 => {
             let digits = text.strip_prefix('-').unwrap_or(text);
             let plain = !digits.is_empty() && digits.len() <= 18 && digits.bytes().all(|b| b.is_ascii_digit());
             plain && (!digits.starts_with('0') || text == "0")
         }
-        Conv::Text => ty.base != pg_sys::BPCHAROID,
+        _ if text.contains('\0') => false,
+        Conv::Text if ty.oid == pg_sys::TEXTOID => true,
+        // So many characters fit, and as many bytes are no more. A modifier counts a header of four bytes too.
+        Conv::Text if ty.oid == pg_sys::VARCHAROID => {
+            usize::try_from(typmod - 4).is_ok_and(|most| text.len() <= most) || *typmod < 0
+        }
         _ => false,
     }
 }

@@ -419,6 +419,8 @@ pub fn write_string(out: &mut String, text: &str) -> Result<()> {
         out.push('\\');
         match b {
             b'"' | b'\\' => out.push(b as char),
+            0x08 => out.push('b'),
+            0x0c => out.push('f'),
             b'\n' => out.push('n'),
             b'\r' => out.push('r'),
             b'\t' => out.push('t'),
