@@ -1,6 +1,7 @@
 //! Plain SQL into operations: what statement-level triggers see goes into the session's [`crate::buffer`], and from there
 //! into the log when the transaction commits ([`crate::flush`]).
 
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 use crdt_engine::ops::{Given, OpBuf};
@@ -70,8 +71,6 @@ struct Statement<'t> {
     shared: Vec<((i64, String), bool)>,
     /// Rows this statement wrote, kept when a statement captured later may have to know.
     own: Option<Rows>,
-    /// Inserts of key changes, which come after all deletes.
-    late: FxHashMap<i64, OpBuf>,
     /// Columns that a row's update changed.
     changed: Vec<usize>,
     row: String,
@@ -115,7 +114,6 @@ impl<'t> Statement<'t> {
             deeper,
             shared: Vec::new(),
             own,
-            late: FxHashMap::default(),
             changed,
             row,
             text,
@@ -204,12 +202,7 @@ impl<'t> Statement<'t> {
     fn delete(&mut self, tuple: Tuple<'_>) -> Result<()> {
         self.read_row_id(tuple);
         let Some(doc) = self.doc_of(tuple)? else { return Ok(()) };
-        self.note(doc, None);
-        let row = std::mem::take(&mut self.row);
-        let (ops, symbols) = self.symbols(doc);
-        ops.delete(symbols.tbl, &row)?;
-        self.row = row;
-        Ok(())
+        self.delete_row(doc)
     }
 
     fn each(
@@ -237,7 +230,8 @@ impl<'t> Statement<'t> {
         self.lent.get().write_parts()
     }
 
-    /// OLD and NEW run in step: row by row, changed columns only.
+    /// OLD and NEW run in step: row by row, changed columns only, in the order in which it was done. Cascades of foreign keys are
+    /// part of the statement, so a row may come more than once.
     fn update_in_step(&mut self, call: &Call<'_>) -> Result<()> {
         let mut old_rows = call.old_rows().ok_or_else(missing_transition_table)?;
         let mut new_rows = call.new_rows().ok_or_else(missing_transition_table)?;
@@ -249,7 +243,7 @@ impl<'t> Statement<'t> {
                     return self.update(old, new);
                 }
                 self.delete(old)?;
-                self.insert_late(new)
+                self.insert(new)
             })?;
             self.look()?;
         }
@@ -294,28 +288,12 @@ impl<'t> Statement<'t> {
         Ok(())
     }
 
-    /// A key change's new row, to be appended after all deletes.
-    fn insert_late(&mut self, new: Tuple<'_>) -> Result<()> {
-        self.read_row_id(new);
-        let doc = self.doc_of_new(new)?;
-        self.note(doc, None);
-        let ops = self.late.entry(doc).or_default();
-        let tbl = ops.sym(&self.table.alias);
-        ops.insert(tbl, &self.row)?;
-        for column in &self.table.columns {
-            let col = ops.sym(&column.name);
-            let value =
-                new.attr(column.attno).map_or(ValueRef::Null, |d| datum::to_value(&column.ty, d, &mut self.text));
-            ops.cell(col, value)?;
-        }
-        Ok(())
-    }
-
     /// Rows may have moved between partitions, and a trigger may have dropped one on the way: match by key. The old rows
-    /// are remembered as inserts in a side buffer and compared value by value.
+    /// are remembered as inserts in a side buffer and compared value by value. What came of a key that stands among the old
+    /// or the new rows twice, by cascades of foreign keys, is read from the table.
     fn update_by_key(&mut self, call: &Call<'_>) -> Result<()> {
         let mut side = OpBuf::new();
-        let mut index: FxHashMap<(i64, String), usize> = FxHashMap::default();
+        let mut index: FxHashMap<(i64, String), Old> = FxHashMap::default();
         let _pinned = datum::PinnedSettings::pin();
         let mut memory = RowMemory::new();
         let mut old_rows = call.old_rows().ok_or_else(missing_transition_table)?;
@@ -323,7 +301,10 @@ impl<'t> Statement<'t> {
             memory.row(|| {
                 self.read_row_id(old);
                 let Some(doc) = self.doc_of(old)? else { return Ok(()) };
-                index.insert((doc, self.row.clone()), side.len());
+                match index.entry((doc, self.row.clone())) {
+                    Entry::Occupied(mut twice) => drop(twice.insert(Old::Settled)),
+                    Entry::Vacant(first) => drop(first.insert(Old::At(side.len()))),
+                }
                 self.remember(old, &mut side)
             })?;
             self.look()?;
@@ -334,20 +315,37 @@ impl<'t> Statement<'t> {
             memory.row(|| {
                 self.read_row_id(new);
                 let doc = self.doc_of_new(new)?;
-                match index.remove(&(doc, self.row.clone())) {
-                    None => self.insert_late(new),
-                    Some(at) => self.update_against(new, doc, &side, at),
+                match index.insert((doc, self.row.clone()), Old::Met) {
+                    None => self.insert(new),
+                    Some(Old::At(at)) => self.update_against(new, doc, &side, at),
+                    Some(Old::Met | Old::Settled) => {
+                        index.insert((doc, self.row.clone()), Old::Settled);
+                        Ok(())
+                    }
                 }
             })?;
             self.look()?;
         }
-        for ((doc, row), _) in index {
+        for ((doc, row), old) in index {
+            if let Old::Met = old {
+                continue;
+            }
+            if let Old::Settled = old {
+                self.shared.push(((doc, row.clone()), true));
+            }
             self.row = row;
-            self.note(doc, None);
-            let row = std::mem::take(&mut self.row);
-            let (ops, symbols) = self.symbols(doc);
-            ops.delete(symbols.tbl, &row)?;
+            self.delete_row(doc)?;
         }
+        Ok(())
+    }
+
+    /// The row of `self.row` is gone.
+    fn delete_row(&mut self, doc: i64) -> Result<()> {
+        self.note(doc, None);
+        let row = std::mem::take(&mut self.row);
+        let (ops, symbols) = self.symbols(doc);
+        ops.delete(symbols.tbl, &row)?;
+        self.row = row;
         Ok(())
     }
 
@@ -419,21 +417,12 @@ impl<'t> Statement<'t> {
         };
         let texts: Vec<String> = texts.into_iter().map(Option::unwrap_or_default).collect();
         self.row = rows::join_key(&texts);
-        self.note(doc, None);
-        let row = std::mem::take(&mut self.row);
-        let (ops, symbols) = self.symbols(doc);
-        ops.delete(symbols.tbl, &row)?;
+        self.delete_row(doc)?;
         self.look()
     }
 
-    /// Appends what had to wait: inserts of key changes, then the final state of rows that triggers wrote as well.
+    /// Appends what had to wait: the final state of rows that triggers wrote as well.
     fn finish(mut self) -> Result<()> {
-        for (doc, late) in std::mem::take(&mut self.late) {
-            let ops = &mut self.lent.get_doc(doc).ops;
-            for op in late.iter() {
-                ops.push(op)?;
-            }
-        }
         if !self.shared.is_empty() {
             self.settle()?;
         }
@@ -493,6 +482,16 @@ impl<'t> Statement<'t> {
         }
         Ok(())
     }
+}
+
+/// A row's key in an update that is matched by key.
+enum Old {
+    /// Among the old rows: where in the side buffer.
+    At(usize),
+    /// Among the new rows, and captured.
+    Met,
+    /// Among either twice: its final state is read.
+    Settled,
 }
 
 /// What a column of a row is given as to the buffer.

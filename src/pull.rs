@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crdt_engine::ops::kind;
+use crdt_engine::ops::{EventRef, kind};
 use crdt_engine::wire::binary::{self, PullWriter};
 use crdt_engine::wire::json::{self, PullPage};
 use crdt_engine::wire::{Ahead, PullRequest, Run, Versions};
@@ -206,13 +206,26 @@ impl<'a, W: FnMut(&Run, &OpBuf) -> Result<usize>> JsonRuns<'a, W> {
         self.flush()
     }
 
+    /// Does an operation name an event that is not older than the open run? Joined, they would not be a run: what an event
+    /// derives from is told before the run it stands in.
+    fn names_open(&self, mut ops: Range<usize>) -> bool {
+        let Some((open, _)) = &self.open else { return false };
+        let older = |named: &EventRef| named.lamport.is_some_and(|lamport| lamport < open.lamport_start);
+        ops.any(|at| self.ops.named(at).is_some_and(|named| !older(named)))
+    }
+
     /// Writes the open run, without operations the reader has not asked for.
-    fn flush(&mut self) -> Result<()> {
+    fn write_open(&mut self) -> Result<()> {
         if let Some((run, _)) = self.open.take() {
             for piece in run.split_for(&self.ops, self.accept)? {
                 self.written = (self.write)(&piece, &self.ops)?;
             }
         }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.write_open()?;
         self.ops.clear();
         Ok(())
     }
@@ -220,8 +233,7 @@ impl<'a, W: FnMut(&Run, &OpBuf) -> Result<usize>> JsonRuns<'a, W> {
 
 impl<W: FnMut(&Run, &OpBuf) -> Result<usize>> Sink for JsonRuns<'_, W> {
     fn run(&mut self, mut run: Run, skip: u64, next: Position, ops: &[u8]) -> Result<()> {
-        let joins = self.joins(&run);
-        if !joins {
+        if !self.joins(&run) {
             self.flush()?;
         }
         let all = codec::decode(ops, &store::stored_limits(), &mut self.ops)?;
@@ -229,12 +241,15 @@ impl<W: FnMut(&Run, &OpBuf) -> Result<usize>> Sink for JsonRuns<'_, W> {
         if skip > 0 {
             drop_known(&mut run, &self.ops, all, skip);
         }
+        if self.names_open(run.ops.clone()) {
+            self.write_open()?;
+        }
         match &mut self.open {
-            Some((open, after)) if joins => {
+            Some((open, after)) => {
                 open.ops.end = run.ops.end;
                 *after = next;
             }
-            _ => self.open = Some((run, next)),
+            None => self.open = Some((run, next)),
         }
         Ok(())
     }

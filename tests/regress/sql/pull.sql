@@ -92,3 +92,19 @@ SELECT crdt.push(:derived, '{"peer_id": "eve", "frontier": [], "events": [
     {"peer": "eve", "counter_start": 2, "lamport_start": 40, "deps": [], "ops": [
         {"type": "insert", "tbl": "t", "row_id": "3", "values": [["a", 1]]},
         {"type": "update", "tbl": "t", "row_id": "3", "col": "a", "value": 2, "derived_from": ["eve", 2]}]}]}');
+-- Runs that are joined on their way out are runs still: what a default or a trigger derives from stands before its run.
+CREATE TABLE runs_joined (id int PRIMARY KEY, v text, s text DEFAULT 's');
+CREATE FUNCTION joined_shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.v = upper(new.v); RETURN new; END $$;
+CREATE TRIGGER joined_shout BEFORE INSERT OR UPDATE ON runs_joined FOR EACH ROW EXECUTE FUNCTION joined_shout();
+SELECT crdt.create_doc('hub', 'runs joined') AS doc, crdt.create_doc('reader', 'runs read') AS reader, crdt.create_doc('reader', 'runs pending') AS pending \gset
+SELECT crdt.track('runs_joined', :doc) = :doc AS tracked;
+INSERT INTO runs_joined VALUES (1, 'a'), (2, 'b');
+DELETE FROM runs_joined WHERE id = 1;
+SELECT count(crdt.doc_insert(:doc, 'runs_joined', id::text, '{"v": "fn"}')) FROM unnest(ARRAY[1, 3, 4]) AS id;
+SELECT count(crdt.doc_update(:doc, 'runs_joined', id::text, 'v', '"again"')) FROM unnest(ARRAY[1, 2]) AS id;
+SELECT crdt.push(:reader, json_build_object('peer_id', 'gateway', 'events', crdt.pull(:doc, '{}') -> 'events')) ->> 'accepted' AS accepted;
+SELECT count(*) > 0 AS merged FROM jsonb_array_elements(crdt.doc_merge_remote(:pending, crdt.doc_get_pending(:doc, '{}')));
+SELECT crdt.version(:reader) = crdt.version(:doc) AS read, crdt.version(:pending) = crdt.version(:doc) AS handed_over;
+SELECT data - 'id' FROM crdt.rows(:reader, 'runs_joined') EXCEPT SELECT to_jsonb(d) - 'id' FROM runs_joined AS d;
+SELECT data - 'id' FROM crdt.rows(:pending, 'runs_joined') EXCEPT SELECT to_jsonb(d) - 'id' FROM runs_joined AS d;
+SELECT * FROM runs_joined ORDER BY id;
