@@ -36,7 +36,14 @@ pub fn trigger_function(args: &Args<'_>) -> Result<Out> {
 /// What the triggers do: `AFTER INSERT OR UPDATE OR DELETE ... FOR EACH STATEMENT`, and `BEFORE TRUNCATE`.
 fn on_trigger(call: &Call<'_>) -> Result<()> {
     let rel = call.relation();
-    let Some(table) = catalog::table(rel.oid())? else { return Ok(()) };
+    let Some(table) = catalog::table(rel.oid())? else {
+        let what = "has triggers of crdt_db and is not tracked: its writes are not captured";
+        entry::warn(
+            format!("table {} {what}", rel.sql_name()),
+            "Unless a backup is being restored: SELECT crdt.track('schema.table').",
+        );
+        return Ok(());
+    };
     buffer::lock_log()?;
     let mut statement = Statement::begin(&table, call.event());
     match call.event() {

@@ -9,7 +9,7 @@ use pgrx::pg_sys::Oid;
 use rustc_hash::FxHashMap;
 
 use crate::error::{Error, Result, state};
-use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
+use crate::pg::relation::{self, Cmp, Field, Index, IndexScan, Inserter, Lock, Relation, Row, Snapshot};
 use crate::pg::spi::{self, Param};
 use crate::pg::types::{self, Column};
 use crate::pg::{datum, inval, shmem};
@@ -20,28 +20,34 @@ pub struct Names {
     /// Who owns them: whose rights internal statements have.
     pub owner: Oid,
     pub doc: Oid,
-    pub doc_pkey: Oid,
-    pub doc_name: Oid,
+    pub doc_pkey: Index,
+    pub doc_name: Index,
     pub tracked: Oid,
-    pub tracked_pkey: Oid,
-    pub tracked_alias: Oid,
+    pub tracked_pkey: Index,
+    pub tracked_alias: Index,
     pub peer: Oid,
-    pub peer_pkey: Oid,
-    pub peer_name: Oid,
+    pub peer_pkey: Index,
+    pub peer_name: Index,
     pub peer_seq: Oid,
     pub run: Oid,
-    pub run_pkey: Oid,
+    pub run_pkey: Index,
     pub span: Oid,
-    pub span_pkey: Oid,
+    pub span_pkey: Index,
     pub tail: Oid,
-    pub tail_pkey: Oid,
+    pub tail_pkey: Index,
     pub key: Oid,
-    pub key_pkey: Oid,
+    pub key_pkey: Index,
     pub page: Oid,
-    pub page_pkey: Oid,
+    pub page_pkey: Index,
     pub merge: Oid,
-    pub merge_pkey: Oid,
+    pub merge_pkey: Index,
     pub page_seq: Oid,
+}
+
+impl Names {
+    fn tables(&self) -> [Oid; 9] {
+        [self.doc, self.tracked, self.peer, self.run, self.span, self.tail, self.key, self.page, self.merge]
+    }
 }
 
 /// A doc's line in `crdt.doc`.
@@ -161,6 +167,8 @@ fn refresh() {
             NAMES.with_borrow(|n| n.as_ref().is_some_and(|n| n.run.to_u32() == relid || n.doc.to_u32() == relid));
         if ours {
             forget();
+        } else if inval::is_watched(relid) {
+            NAMES.set(None);
         } else {
             TABLES.with_borrow_mut(|t| {
                 // A partition's line depends on its root, and all on the composite types of their columns.
@@ -187,33 +195,35 @@ pub fn names() -> Result<Rc<Names>> {
     let missing = || Error::new(state::NOT_PREREQUISITE, "extension crdt_db is not installed in this database");
     let schema = relation::find_schema(c"crdt").ok_or_else(missing)?;
     let find = |name: &CStr| relation::find_relation(schema, name).ok_or_else(missing);
+    let index = |name: &'static CStr| Index::find(schema, name).ok_or_else(missing);
     let doc = find(c"doc")?;
     let names = Rc::new(Names {
         owner: Relation::open(doc, Lock::AccessShare).owner(),
         doc,
-        doc_pkey: find(c"doc_pkey")?,
-        doc_name: find(c"doc_name_key")?,
+        doc_pkey: index(c"doc_pkey")?,
+        doc_name: index(c"doc_name_key")?,
         tracked: find(c"tracked_table")?,
-        tracked_pkey: find(c"tracked_table_pkey")?,
-        tracked_alias: find(c"tracked_table_alias_doc_key")?,
+        tracked_pkey: index(c"tracked_table_pkey")?,
+        tracked_alias: index(c"tracked_table_alias_doc_key")?,
         peer: find(c"peer")?,
-        peer_pkey: find(c"peer_pkey")?,
-        peer_name: find(c"peer_doc_name_key")?,
+        peer_pkey: index(c"peer_pkey")?,
+        peer_name: index(c"peer_doc_name_key")?,
         peer_seq: find(c"peer_peer_seq")?,
         run: find(c"event_run")?,
-        run_pkey: find(c"event_run_pkey")?,
+        run_pkey: index(c"event_run_pkey")?,
         span: find(c"event_span")?,
-        span_pkey: find(c"event_span_pkey")?,
+        span_pkey: index(c"event_span_pkey")?,
         tail: find(c"event_tail")?,
-        tail_pkey: find(c"event_tail_pkey")?,
+        tail_pkey: index(c"event_tail_pkey")?,
         key: find(c"event_key")?,
-        key_pkey: find(c"event_key_pkey")?,
+        key_pkey: index(c"event_key_pkey")?,
         page: find(c"event_key_page")?,
-        page_pkey: find(c"event_key_page_pkey")?,
+        page_pkey: index(c"event_key_page_pkey")?,
         merge: find(c"event_key_merge")?,
-        merge_pkey: find(c"event_key_merge_pkey")?,
+        merge_pkey: index(c"event_key_merge_pkey")?,
         page_seq: find(c"page_set")?,
     });
+    inval::watch(names.tables().map(Oid::to_u32).to_vec());
     LOG.set(names.run.to_u32());
     NAMES.set(Some(names.clone()));
     Ok(names)
@@ -315,23 +325,27 @@ pub fn ensure_peer(doc: i64, name: &str, owner: Option<&str>) -> Result<i32> {
     Ok(peer)
 }
 
-/// A peer by number: name and owner.
+/// A peer's name by its number.
 pub fn peer_name(peer: i32) -> Result<String> {
-    let names = names()?;
-    let rel = Relation::open(names.peer, Lock::AccessShare);
-    let mut scan = IndexScan::new(&rel, names.peer_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I32(peer))], false);
-    match scan.next_row() {
-        Some(row) => Ok(row.text(3).unwrap_or_default()),
-        None => Err(Error::new(state::CORRUPT, format!("the log names peer {peer}, which crdt.peer does not have"))),
-    }
+    let name = with_peer(peer, |row| row.text(3).unwrap_or_default())?;
+    name.ok_or_else(|| Error::new(state::CORRUPT, format!("the log names peer {peer}, which crdt.peer does not have")))
 }
 
 /// The role that owns a peer, if one does.
 pub fn peer_owner(peer: i32) -> Result<Option<String>> {
+    Ok(with_peer(peer, |row| row.text(4))?.flatten())
+}
+
+/// Is there a peer of this number?
+pub fn has_peer(peer: i32) -> Result<bool> {
+    Ok(with_peer(peer, |_| ())?.is_some())
+}
+
+fn with_peer<R>(peer: i32, body: impl FnOnce(Row<'_>) -> R) -> Result<Option<R>> {
     let names = names()?;
     let rel = Relation::open(names.peer, Lock::AccessShare);
     let mut scan = IndexScan::new(&rel, names.peer_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I32(peer))], false);
-    Ok(scan.next_row().and_then(|row| row.text(4)))
+    Ok(scan.next_row().map(body))
 }
 
 /// The tracked table that `relid` is or is a partition of, if any.

@@ -298,9 +298,11 @@ fn read_tail(doc: i64, slot: Slot) -> Result<(Slot, u64, Known)> {
     {
         return Ok((Slot { peer, length: length.checked_sub(1), ..slot }, next, known));
     }
+    // A transaction keeps the name it began to write under, though VACUUM FULL of the log may have given the slot another
+    // one: readers know a transaction's runs by it. Unless the name's line was made in the savepoint.
     let peer = match slot.peer {
-        0 => catalog::ensure_peer(doc, &slot_peer_name(doc, slot.number)?, None)?,
-        peer => peer,
+        peer if peer != 0 && catalog::has_peer(peer)? => peer,
+        _ => catalog::ensure_peer(doc, &slot_peer_name(doc, slot.number)?, None)?,
     };
     let next = store::tail(doc, peer, Snapshot::Committed)?.map_or(0, |t| t.counter_end + 1);
     let length = tail::length(doc, peer, slot.number, next)?;
@@ -482,7 +484,7 @@ pub fn sub_aborted(level: i32) {
             written.doubtful = true;
             written.heads.clear();
             if let Some(slot) = &mut written.slot {
-                *slot = Slot { next: None, peer: 0, ..*slot };
+                slot.next = None;
                 if slot.level >= level {
                     written.slot = None;
                 }

@@ -10,7 +10,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
@@ -168,6 +168,11 @@ fn raise(error: Error) -> ! {
         }
     }
     unreachable!("an ERROR does not return")
+}
+
+/// Tells the client of something that is not as it should be and stops nothing.
+pub fn warn(message: String, hint: &'static str) {
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "").set_hint(hint).report(PgLogLevel::WARNING);
 }
 
 /// Keeps Rust backtraces out of messages to clients, whatever the server's environment says.

@@ -8,6 +8,9 @@ use pgrx::prelude::*;
 
 thread_local! {
     static STALE: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    /// Relations of the extension, and how often one of them has changed.
+    static WATCHED: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
     static ROLE_CHANGES: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -46,7 +49,25 @@ pub fn role_changes() -> u64 {
     ROLE_CHANGES.get()
 }
 
+/// From now on [`changes`] counts what is heard of these relations.
+pub fn watch(relids: Vec<u32>) {
+    WATCHED.set(relids);
+}
+
+/// How often a watched relation has changed, or everything.
+pub fn changes() -> u64 {
+    CHANGES.get()
+}
+
+/// Is this relation watched?
+pub fn is_watched(relid: u32) -> bool {
+    WATCHED.with_borrow(|watched| watched.contains(&relid))
+}
+
 fn note(relid: u32) {
+    if relid == 0 || is_watched(relid) {
+        CHANGES.set(changes() + 1);
+    }
     STALE.with_borrow_mut(|stale| {
         if stale.len() >= MANY {
             stale.clear();

@@ -6,6 +6,8 @@ use std::marker::PhantomData;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
+use super::inval;
+
 pub use super::insert::Inserter;
 
 /// An open relation; closed when dropped, its lock kept until the transaction ends.
@@ -121,13 +123,14 @@ impl Relation {
         self.form().reltoastrelid
     }
 
-    /// The index of its primary key, or `InvalidOid`.
-    pub(super) fn primary_key(&self) -> Oid {
+    /// The index of its primary key, if it has one.
+    pub(super) fn primary_key(&self) -> Option<Index> {
         // SAFETY: open.
         #[cfg(not(feature = "pg18"))]
-        return unsafe { pg_sys::RelationGetPrimaryKeyIndex(self.raw) };
+        let oid = unsafe { pg_sys::RelationGetPrimaryKeyIndex(self.raw) };
         #[cfg(feature = "pg18")]
-        return unsafe { pg_sys::RelationGetPrimaryKeyIndex(self.raw, false) };
+        let oid = unsafe { pg_sys::RelationGetPrimaryKeyIndex(self.raw, false) };
+        (oid != pg_sys::InvalidOid).then(|| Index { oid, name: None, found: inval::changes() })
     }
 
     /// Its storage's file number: another after TRUNCATE or a rewrite.
@@ -163,6 +166,33 @@ pub fn find_schema(name: &CStr) -> Option<Oid> {
     // SAFETY: a syscache look-up.
     let oid = unsafe { pg_sys::get_namespace_oid(name.as_ptr(), true) };
     (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// An index of one of the extension's tables. Its name is what lasts: REINDEX CONCURRENTLY makes another relation of that
+/// name, and leaves the former one to whoever still reads it, without new rows.
+#[derive(Clone, Copy)]
+pub struct Index {
+    oid: Oid,
+    /// None: asked of its table just now.
+    name: Option<&'static CStr>,
+    /// [`inval::changes`] when it was found.
+    found: u64,
+}
+
+impl Index {
+    /// An index by name.
+    pub fn find(schema: Oid, name: &'static CStr) -> Option<Index> {
+        let found = inval::changes();
+        Some(Index { oid: find_relation(schema, name)?, name: Some(name), found })
+    }
+
+    /// Opens it. Its table is locked and stays so: it is not rebuilt by anybody until then.
+    fn open(self, heap: &Relation) -> pg_sys::Relation {
+        let changed = self.name.filter(|_| self.found != inval::changes());
+        let oid = changed.and_then(|name| find_relation(heap.form().relnamespace, name)).unwrap_or(self.oid);
+        // SAFETY: raises an error for what is not there.
+        unsafe { pg_sys::index_open(oid, pg_sys::AccessShareLock as i32) }
+    }
 }
 
 /// One field of a row to insert, or a key to look for.
@@ -255,7 +285,13 @@ pub struct IndexScan<'r> {
 
 impl<'r> IndexScan<'r> {
     /// Starts a scan of `heap` through the index `index`.
-    pub fn new(heap: &'r Relation, index: Oid, snapshot: Snapshot, keys: &[Key<'_>], backward: bool) -> IndexScan<'r> {
+    pub fn new(
+        heap: &'r Relation,
+        index: Index,
+        snapshot: Snapshot,
+        keys: &[Key<'_>],
+        backward: bool,
+    ) -> IndexScan<'r> {
         // SAFETY: relations are open; the snapshot lives in a static, in the box kept beside the scan, or on the
         // active stack during the statement; keys are kept beside the scan.
         unsafe {
@@ -271,7 +307,7 @@ impl<'r> IndexScan<'r> {
                 }
                 Snapshot::Active => pg_sys::GetActiveSnapshot(),
             };
-            let raw_index = pg_sys::index_open(index, pg_sys::AccessShareLock as i32);
+            let raw_index = index.open(heap);
             let mut data: Vec<_> = keys.iter().map(scan_key).collect();
             let n = data.len() as i32;
             #[cfg(not(feature = "pg18"))]
@@ -299,7 +335,7 @@ impl<'r> IndexScan<'r> {
     pub fn kept<'s>(
         kept: &'s mut Option<IndexScan<'r>>,
         heap: &'r Relation,
-        index: Oid,
+        index: Index,
         snapshot: Snapshot,
         keys: &[Key<'_>],
         backward: bool,

@@ -3,20 +3,20 @@
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::relation::{Cmp, Field, IndexScan, Key, Lock, Relation, Row, Snapshot};
+use super::relation::{Cmp, Field, Index, IndexScan, Key, Lock, Relation, Row, Snapshot};
 
 /// Where a table keeps what does not fit into its rows.
 pub struct Toast {
     rel: Relation,
-    index: Oid,
+    index: Index,
 }
 
 impl Toast {
     /// Of a table, if it has such a place.
     pub fn of(table: &Relation) -> Option<Toast> {
-        let there = |oid: Oid| (oid != pg_sys::InvalidOid).then_some(oid);
-        let rel = Relation::open(there(table.toast())?, Lock::AccessShare);
-        let index = there(rel.primary_key())?;
+        let there = Some(table.toast()).filter(|oid| *oid != pg_sys::InvalidOid);
+        let rel = Relation::open(there?, Lock::AccessShare);
+        let index = rel.primary_key()?;
         Some(Toast { rel, index })
     }
 

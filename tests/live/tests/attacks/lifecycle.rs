@@ -101,3 +101,60 @@ fn wait_until_alone(admin: &mut postgres::Client, database: &str) {
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'");
     crdt_live::session::wait_until("sessions to leave", || rows(admin, &sql) == ["0"]);
 }
+
+/// Each of the log's tables is rewritten and each of its indexes replaced while sessions know them, idle or inside of a
+/// transaction. Nobody is refused, nobody reads an index that is not written any more.
+#[test]
+fn the_log_is_rebuilt_beside_sessions() {
+    let cluster = Cluster::shared();
+    let database = database(&cluster, "rebuilt");
+    let [mut keeper, mut idle, mut busy, mut other] = [(); 4].map(|()| cluster.connect(&database));
+    let tables = rows(
+        &mut keeper,
+        "SELECT oid::regclass FROM pg_class WHERE relnamespace = 'crdt'::regnamespace AND relkind = 'r' ORDER BY relname",
+    );
+    assert!(tables.len() > 10, "{tables:?}");
+    idle.batch_execute("INSERT INTO t SELECT i, 'x' FROM generate_series(1, 300) AS i").unwrap();
+    let mut next = 0;
+    for table in &tables {
+        for rebuild in ["REINDEX TABLE CONCURRENTLY", "VACUUM FULL"] {
+            next += 1;
+            busy.batch_execute(&format!("BEGIN; SELECT 1; SAVEPOINT a")).unwrap();
+            keeper.batch_execute(&format!("{rebuild} {table}")).unwrap();
+            other.batch_execute(&format!("UPDATE t SET v = 'other {next}' WHERE id = 1")).unwrap();
+            busy.batch_execute(&format!("UPDATE t SET v = 'busy {next}' WHERE id = 2; COMMIT")).unwrap();
+            idle.batch_execute(&format!(
+                "SELECT crdt.push(1, update('idle', {}, {next}, 1, 'stale'));
+                 SELECT crdt.pull(1, '{{}}'), crdt.frontier(1), crdt.version(1);
+                 UPDATE t SET v = 'idle {next}' WHERE id = 3",
+                next - 1
+            ))
+            .unwrap_or_else(|error| panic!("after {rebuild} {table}: {error:?}"));
+            let shown = rows(&mut other, "SELECT v FROM t WHERE id < 4 ORDER BY id");
+            assert_eq!(shown, ["other", "busy", "idle"].map(|who| format!("{who} {next}")), "{rebuild} {table}");
+        }
+    }
+    agrees(&mut keeper);
+    assert_eq!(cluster.crashes(), Vec::<String>::new());
+}
+
+/// A transaction that goes on after a savepoint was rolled back is one transaction to readers, also where VACUUM FULL has
+/// given the log another file, and slots another name, since its name was noted.
+#[test]
+fn a_transaction_keeps_its_name_while_the_log_is_rewritten() {
+    let cluster = Cluster::shared();
+    let database = database(&cluster, "renamed_log");
+    let (mut client, mut keeper) = (cluster.connect(&database), cluster.connect(&database));
+    client.batch_execute("INSERT INTO t VALUES (0, 'a')").unwrap();
+    keeper.batch_execute("VACUUM FULL crdt.event_run").unwrap();
+    let known = rows(&mut client, "SELECT crdt.version(1)").join("");
+    client
+        .batch_execute(
+            "BEGIN; INSERT INTO t SELECT i, '0' FROM generate_series(1, 30000) AS i; SAVEPOINT s;
+             UPDATE t SET v = v || 'y' WHERE id < 20000; ROLLBACK TO s; UPDATE t SET v = 'done' WHERE id = 1; COMMIT",
+        )
+        .unwrap();
+    let page = format!("SELECT crdt.pull(1, '{{\"known_peers\": {known}, \"limit\": 1}}') ->> 'has_more'");
+    assert_eq!(rows(&mut client, &page), ["false"], "a page holds a whole transaction");
+    agrees(&mut client);
+}
