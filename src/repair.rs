@@ -13,6 +13,7 @@ use crate::error::{Error, Result, state};
 use crate::generic;
 use crate::pg::function::{Args, Out};
 use crate::progress::{Progress, Task};
+use crate::rows;
 use crate::track;
 use crate::verify::{self, Difference, Docs, JSON_DEPTH, What, differences};
 
@@ -89,7 +90,7 @@ struct Need<'d> {
 }
 
 /// Writes the table, so that it agrees with the log; how many disagreements there were. What defaults and triggers make
-/// of it are events of this database, and so is a cell of which the log says nothing: the default of a new column.
+/// of it are events of this database, and so is what the table cannot be made to show.
 fn repair_table(table: &Rc<Table>, progress: &Progress) -> Result<i64> {
     let mut found = Vec::new();
     differences(table, Docs::Make, progress, &mut |mut difference| {
@@ -104,7 +105,7 @@ fn repair_table(table: &Rc<Table>, progress: &Progress) -> Result<i64> {
     })?;
     let mut by_doc: BTreeMap<i64, BTreeMap<&str, Need<'_>>> = BTreeMap::new();
     for difference in &found {
-        if let What::Cell { in_log: None, .. } = difference.what {
+        if !table_can_show(table, difference)? {
             buffer::append(difference.doc, |ops| agree(ops, table, difference))?;
             continue;
         }
@@ -114,6 +115,20 @@ fn repair_table(table: &Rc<Table>, progress: &Progress) -> Result<i64> {
         write_rows(table, *doc, rows)?;
     }
     Ok(found.len() as i64)
+}
+
+/// Can the table be made to show what the log says? Not where the log says nothing of a cell, nor for a row of a doc that
+/// the column which names docs would not show: it could only be another doc's.
+fn table_can_show(table: &Table, difference: &Difference) -> Result<bool> {
+    match &difference.what {
+        What::Cell { in_log: None, .. } => Ok(false),
+        What::OnlyInLog(_) if table.doc_column.is_some() => {
+            let doc = catalog::doc(difference.doc)?;
+            let named = rows::doc_in_key(table, &difference.row)?;
+            Ok(rows::can_show_doc(table, doc.name.as_deref())? && (named.is_none() || named == doc.name))
+        }
+        _ => Ok(true),
+    }
 }
 
 fn need<'d>(table: &Table, difference: &'d Difference, rows: &mut BTreeMap<&'d str, Need<'d>>) -> Result<()> {

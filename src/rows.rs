@@ -21,6 +21,20 @@ pub fn no_doc(table: &Table) -> Error {
     .hint("Give the row a doc, and make the column NOT NULL.")
 }
 
+/// Can rows of a doc of this name be in the table? Where a column names docs, it must be able to show the name as it is: none
+/// shows that of a doc without a name, and one of integers not " 5".
+pub fn can_show_doc(table: &Table, name: Option<&str>) -> Result<bool> {
+    let Some(column) = table.doc_column.map(|i| &table.columns[i]) else { return Ok(true) };
+    let Some(name) = name else { return Ok(false) };
+    Ok(datum::is_canonical_key(&column.ty, name) || datum::canonical_key(&column.ty, name)? == *name)
+}
+
+/// The doc that a row's id says it is of, where the column that names docs is in the key.
+pub fn doc_in_key(table: &Table, row: &str) -> Result<Option<String>> {
+    let Some(at) = table.key.iter().position(|k| Some(*k) == table.doc_column) else { return Ok(None) };
+    Ok(Some(table.key_texts(row)?.swap_remove(at)))
+}
+
 /// The row id of a tuple: the key's text, or a JSON array of texts.
 pub fn row_id(table: &Table, tuple: Tuple<'_>, row: &mut String, text: &mut String, other: &mut String) {
     row.clear();
