@@ -6,12 +6,14 @@ use std::rc::Rc;
 use crdt_engine::value::Parsed;
 use crdt_engine::{OpBuf, Origin, ValueRef};
 
-use crate::apply::{self, Action, ORDERS, RowChange, TableChange};
+use crate::apply::{self, Action, ORDERS, Present, RowChange, TableChange};
 use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
 use crate::generic;
+use crate::materialize::Captured;
 use crate::pg::function::{Args, Out};
+use crate::pg::{entry, xact};
 use crate::progress::{Progress, Task};
 use crate::rows;
 use crate::track;
@@ -111,9 +113,15 @@ fn repair_table(table: &Rc<Table>, progress: &Progress) -> Result<i64> {
         }
         need(table, difference, by_doc.entry(difference.doc).or_default())?;
     }
-    for (doc, rows) in &by_doc {
-        write_rows(table, *doc, rows)?;
+    let docs: Vec<i64> = by_doc.keys().copied().collect();
+    let changes = by_doc.iter().map(|(doc, rows)| change(table, *doc, rows)).collect::<Result<Vec<_>>>()?;
+    let mut captured = write(&changes)?;
+    for (doc, change) in docs.into_iter().zip(&changes) {
+        let of_doc = captured.remove(&doc).map(|ops| (doc, ops));
+        generic::append_unmeant(change, of_doc.into_iter().collect())?;
     }
+    // Of docs in which nothing was meant.
+    generic::append_unmeant(&TableChange { table: table.clone(), doc_name: None, rows: Vec::new() }, captured)?;
     Ok(found.len() as i64)
 }
 
@@ -154,15 +162,31 @@ fn need<'d>(table: &Table, difference: &'d Difference, rows: &mut BTreeMap<&'d s
     Ok(())
 }
 
-fn write_rows(table: &Rc<Table>, doc: i64, rows: &BTreeMap<&str, Need<'_>>) -> Result<()> {
+/// The rows of a doc as they are to be written.
+fn change<'r>(table: &Rc<Table>, doc: i64, rows: &'r BTreeMap<&str, Need<'_>>) -> Result<TableChange<'r>> {
     let doc_name = table.doc_column.and(catalog::doc(doc)?.name.clone());
     let rows = rows.iter().map(|(row, need)| RowChange {
         row,
         action: need.action,
         cells: need.cells.iter().map(|(index, value)| (*index, value.value())).collect(),
     });
-    let change = TableChange { table: table.clone(), doc_name, rows: rows.collect() };
-    let ((), captured) =
-        buffer::observe(|| apply::write(std::slice::from_ref(&change), &ORDERS[0], apply::Present::Refuse))?;
-    generic::append_unmeant(&change, captured)
+    Ok(TableChange { table: table.clone(), doc_name, rows: rows.collect() })
+}
+
+/// Writes the rows of all docs together, in one order after the other until none is in another's way: a row that has moved to
+/// another doc goes there before it is made here. What the statements were seen to do.
+fn write(changes: &[TableChange<'_>]) -> Result<Captured> {
+    let write = |order| {
+        let ((), captured) = buffer::observe(|| apply::write(changes, order, Present::Refuse))?;
+        Ok(captured)
+    };
+    for order in &ORDERS {
+        match entry::catch(|| xact::subtransaction(|| write(order).map(Some))) {
+            Ok(done) => return done.map(|captured| captured.expect("nothing was undone")),
+            Err(caught) if caught.is_constraint_violation() => {}
+            Err(caught) => caught.resume(),
+        }
+    }
+    // No order works: let the first one's error out, it is the one to understand.
+    write(&ORDERS[0])
 }
