@@ -565,8 +565,8 @@ COMMENT ON COLUMN crdt.stat_ephemeral.reset_at IS 'When counting began';
 --   GRANT USAGE ON SCHEMA crdt TO app;
 --   GRANT EXECUTE ON FUNCTION crdt.push(bigint, crdt.request), crdt.pull(bigint, crdt.request) TO app;
 --
--- crdt.pull shows all of a doc to whoever may execute it, and crdt.history and crdt.verify all of a table; what crdt.push
--- writes to tables it writes as the caller. crdt.track and crdt.repair also want the table's owner. Views are granted with
+-- crdt.pull shows all of a doc to whoever may execute it, and crdt.history all of a table; what crdt.push writes to tables it
+-- writes as the caller. crdt.verify also wants the right to read the table, crdt.track and crdt.repair its owner. Views are granted with
 -- GRANT SELECT ON crdt.docs TO ...; crdt.event_runs calls crdt.run_deps(bytea) and crdt.run_ops(bytea) as its reader,
 -- crdt.ephemeral crdt.ephemeral_entries(), crdt.stat_ephemeral crdt.ephemeral_stats(), and crdt.progress
 -- crdt.progress_entries().
