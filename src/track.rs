@@ -12,7 +12,7 @@ use crate::flush;
 use crate::generic;
 use crate::pg::function::{Args, Out};
 use crate::pg::lock::{self, Space};
-use crate::pg::relation::{Lock, Relation, RowMemory, quote};
+use crate::pg::relation::{self, Lock, Relation, RowMemory, quote};
 use crate::pg::spi::{self, Param};
 use crate::pg::{self, datum, types, xact};
 use crate::progress::{Progress, Step, Task};
@@ -117,6 +117,7 @@ fn default_alias(rel: &Relation) -> String {
 
 /// Errors with 42501 unless the current user owns the table.
 pub fn check_owner(relid: Oid) -> Result<()> {
+    relation::check_exists(relid)?;
     if spi::owns_relation(relid) {
         return Ok(());
     }

@@ -43,6 +43,13 @@ SELECT crdt.track('pg_class', :doc);
 SELECT crdt.track('crdt.doc', :doc);
 SELECT crdt.track(NULL);
 SELECT crdt.track('nowhere_to_be_found');
+\set VERBOSITY sqlstate
+SELECT crdt.track(99999999::oid::regclass);
+SELECT crdt.untrack(99999999::oid::regclass);
+SELECT crdt.verify(99999999::oid::regclass);
+SELECT crdt.repair(99999999::oid::regclass, 'log');
+\set VERBOSITY default
+SELECT crdt.history(99999999::oid::regclass, '1');
 CREATE TABLE fine (a int PRIMARY KEY, d text);
 SELECT crdt.track('fine', -1);
 SELECT crdt.track('fine', :doc, 'd');
