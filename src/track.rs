@@ -47,6 +47,10 @@ pub fn create_doc(args: &Args<'_>) -> Result<Out> {
         )
         .hint("This database writes as peer_id:incarnation:slot."));
     }
+    if name.as_deref() == Some("") {
+        return Err(Error::new(state::INVALID_PARAMETER, "a doc's name must not be empty")
+            .hint("Leave it out for a doc that is found by its number."));
+    }
     let owner = catalog::names()?.owner;
     let doc = spi::as_role(owner, || {
         spi::connect(|c| {

@@ -62,6 +62,7 @@ SELECT crdt.track('other', :doc, alias => 'fine');
 SELECT crdt.untrack('other');
 SELECT crdt.create_doc('');
 SELECT crdt.create_doc('a:b');
+SELECT crdt.create_doc('hub', '');
 SELECT crdt.create_doc('hub', 'refused');
 SELECT crdt.doc('unheard of');
 -- A key that is written in its one way, whatever the session's settings.

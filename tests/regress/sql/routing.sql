@@ -13,6 +13,8 @@ UPDATE routed SET v = v || '!';
 UPDATE routed SET room = 'blue' WHERE id = 1;
 COMMIT;
 INSERT INTO routed VALUES (4, NULL, 'nowhere');
+INSERT INTO routed VALUES (4, '', 'nowhere');
+UPDATE routed SET room = '' WHERE id = 3;
 SELECT * FROM by_doc;
 SELECT * FROM crdt.verify('routed');
 -- A push stays within its doc.
@@ -53,7 +55,7 @@ TRUNCATE routed;
 SELECT * FROM crdt.verify('routed');
 -- Rows that were written while nobody looked and belong to no doc: they are told of, can be given a doc, and make none.
 SET session_replication_role = replica;
-INSERT INTO routed VALUES (1, NULL, 'lost'), (2, NULL, 'gone'), (3, NULL, 'cut');
+INSERT INTO routed VALUES (1, NULL, 'lost'), (2, '', 'gone'), (3, '', 'cut');
 RESET session_replication_role;
 SELECT * FROM crdt.verify('routed') ORDER BY row_id;
 SELECT crdt.repair('routed', 'log');
