@@ -176,9 +176,9 @@ fn exists(sql: &str, relid: Oid) -> Result<bool> {
     })
 }
 
-/// Errors with 42703 when a table does not have the column that is to name its docs.
+/// Errors with 42703 when a table does not have the column that is to name its docs, with CR019 when that cannot.
 pub fn check_doc_column(rel: &Relation, name: &str) -> Result<()> {
-    if types::columns(rel).iter().any(|c| c.name == name) {
+    if types::check_doc_column(rel, name)? {
         return Ok(());
     }
     Err(Error::new(

@@ -55,6 +55,8 @@ SELECT crdt.track('fine', -1);
 SELECT crdt.track('fine', :doc, 'd');
 SELECT crdt.track('fine', doc_column => 'nope');
 SELECT crdt.track('fine', :doc, alias => '');
+CREATE TABLE by_number (id int PRIMARY KEY, d numeric NOT NULL);
+SELECT crdt.track('by_number', doc_column => 'd');
 SELECT crdt.track('fine', :doc) = :doc AS tracked;
 SELECT crdt.track('fine', :doc);
 CREATE TABLE other (a int PRIMARY KEY);
@@ -89,7 +91,7 @@ SELECT crdt.untrack('fine');
 SELECT crdt.untrack('fine');
 INSERT INTO fine VALUES (1);
 DROP TABLE keyless, later, k_numeric, k_float, k_interval, k_jsonb, k_timetz, k_array, k_domain, k_generated,
-    unlogged, heir, parent, fine, other, k_time;
+    unlogged, heir, parent, by_number, fine, other, k_time;
 DROP VIEW a_view;
 DROP MATERIALIZED VIEW a_matview;
 DROP FOREIGN DATA WRAPPER nothing CASCADE;
