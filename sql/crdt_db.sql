@@ -462,10 +462,16 @@ SELECT t.tbl,
        t.doc,
        t.doc_column,
        t.tracked_at,
-       (SELECT pg_catalog.count(*) = 4 AND pg_catalog.bool_and(g.tgenabled = ANY ('{O,A}'::"char"[]))
-          FROM pg_catalog.pg_trigger AS g
-         WHERE g.tgrelid = t.tbl::oid
-           AND g.tgname = ANY ('{zz_crdt_insert,zz_crdt_update,zz_crdt_delete,zz_crdt_truncate}'::name[])) AS captured
+       (WITH RECURSIVE tree (relid) AS (
+            SELECT t.tbl::oid
+             UNION ALL
+            SELECT c.oid FROM tree JOIN pg_catalog.pg_inherits AS i ON i.inhparent = tree.relid
+              JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid WHERE c.relispartition)
+        SELECT pg_catalog.bool_and(4 = (
+                   SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger AS g
+                    WHERE g.tgrelid = tree.relid AND g.tgenabled = ANY ('{O,A}'::"char"[])
+                      AND g.tgname = ANY ('{zz_crdt_insert,zz_crdt_update,zz_crdt_delete,zz_crdt_truncate}'::name[])))
+          FROM tree) AS captured
   FROM crdt.tracked_table AS t;
 COMMENT ON VIEW crdt.tracked_tables IS 'Tables whose rows are mergeable';
 COMMENT ON COLUMN crdt.tracked_tables.tbl IS 'The table';
@@ -474,7 +480,7 @@ COMMENT ON COLUMN crdt.tracked_tables.doc IS 'The doc its rows belong to; NULL: 
 COMMENT ON COLUMN crdt.tracked_tables.doc_column IS 'The column that names each row''s doc';
 COMMENT ON COLUMN crdt.tracked_tables.tracked_at IS 'Since when';
 COMMENT ON COLUMN crdt.tracked_tables.captured IS
-    'Its triggers are there and enabled. When false, crdt.verify(tbl) finds what escaped';
+    'Its triggers are there and enabled, on each of its partitions too. When false, crdt.verify(tbl) finds what escaped';
 
 CREATE VIEW crdt.progress AS
 SELECT p.pid::integer AS pid, p.function, p.tbl::oid::regclass AS tbl, p.step, p.done, p.expected, p.started_at
@@ -559,8 +565,8 @@ COMMENT ON COLUMN crdt.stat_ephemeral.reset_at IS 'When counting began';
 --   GRANT USAGE ON SCHEMA crdt TO app;
 --   GRANT EXECUTE ON FUNCTION crdt.push(bigint, crdt.request), crdt.pull(bigint, crdt.request) TO app;
 --
--- crdt.pull shows all of a doc to whoever may execute it, and crdt.history and crdt.verify all of a table; what crdt.push
--- writes to tables it writes as the caller. crdt.track and crdt.repair also want the table's owner. Views are granted with
+-- crdt.pull shows all of a doc to whoever may execute it, and crdt.history all of a table; what crdt.push writes to tables it
+-- writes as the caller. crdt.verify also wants the right to read the table, crdt.track and crdt.repair its owner. Views are granted with
 -- GRANT SELECT ON crdt.docs TO ...; crdt.event_runs calls crdt.run_deps(bytea) and crdt.run_ops(bytea) as its reader,
 -- crdt.ephemeral crdt.ephemeral_entries(), crdt.stat_ephemeral crdt.ephemeral_stats(), and crdt.progress
 -- crdt.progress_entries().

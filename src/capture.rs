@@ -135,7 +135,7 @@ impl<'t> Statement<'t> {
         rows::row_id(self.table, tuple, &mut self.row, &mut self.text, &mut self.other);
     }
 
-    /// The doc of a row; `None` when its doc column is null: a row that was written while nobody looked.
+    /// The doc of a row; `None` when its doc column is null or empty: a row that was written while nobody looked.
     #[inline(always)]
     fn doc_of(&mut self, tuple: Tuple<'_>) -> Result<Option<i64>> {
         if let Some(doc) = self.table.doc {
@@ -149,7 +149,7 @@ impl<'t> Statement<'t> {
         let Some(value) = tuple.attr(column.attno) else { return Ok(None) };
         let value = datum::to_value(&column.ty, value, &mut self.text);
         let name = datum::key_text(value, &mut self.other).to_owned();
-        rows::doc_by_name(&name).map(Some)
+        rows::doc_by_name(&name)
     }
 
     /// The doc of a row that is being written.
@@ -416,12 +416,10 @@ impl<'t> Statement<'t> {
 
     fn truncated(&mut self, mut texts: Vec<Option<String>>) -> Result<()> {
         let doc = match self.table.doc {
-            Some(doc) => doc,
-            None => match texts.pop().flatten() {
-                Some(name) => rows::doc_by_name(&name)?,
-                None => return Ok(()),
-            },
+            Some(doc) => Some(doc),
+            None => texts.pop().flatten().map_or(Ok(None), |name| rows::doc_by_name(&name))?,
         };
+        let Some(doc) = doc else { return Ok(()) };
         let texts: Vec<String> = texts.into_iter().map(Option::unwrap_or_default).collect();
         self.row = rows::join_key(&texts);
         self.delete_row(doc)?;

@@ -364,11 +364,13 @@ pub fn table(relid: Oid) -> Result<Option<Rc<Table>>> {
 
 /// The same; an error with its own state when the table is not tracked.
 pub fn tracked(relid: Oid) -> Result<Rc<Table>> {
-    table(relid)?.ok_or_else(|| {
-        let name = Relation::open(relid, Lock::AccessShare).sql_name();
-        Error::new(state::NOT_TRACKED, format!("table {name} is not tracked"))
-            .hint("Start with SELECT crdt.track('schema.table').")
-    })
+    if let Some(table) = table(relid)? {
+        return Ok(table);
+    }
+    relation::check_exists(relid)?;
+    let name = Relation::open(relid, Lock::AccessShare).sql_name();
+    Err(Error::new(state::NOT_TRACKED, format!("table {name} is not tracked"))
+        .hint("Start with SELECT crdt.track('schema.table')."))
 }
 
 /// The table tracked under a name in a doc, or in all docs by a column.

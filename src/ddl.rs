@@ -6,7 +6,7 @@ use pgrx::pg_sys::Oid;
 
 use crate::buffer;
 use crate::catalog::{self, Table};
-use crate::error::Result;
+use crate::error::{Result, state};
 use crate::pg::function::{Args, Out};
 use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation, RowMemory, quote};
@@ -33,11 +33,14 @@ const CHANGED: &str = "\
       FROM crdt.tracked_partition AS p LEFT JOIN pg_catalog.pg_class AS c ON c.oid = p.relid \
      WHERE NOT EXISTS (SELECT 1 FROM tree AS t WHERE t.relid = p.relid AND t.root = p.root)";
 
-/// Tracked tables that have become what `crdt.track` refuses: a partition, an unlogged table, one with children, one without
-/// the column that names its docs. `(tbl, doc_column)`
-const UNTRACKABLE: &str = "\
+/// Tracked tables that may have become what `crdt.track` refuses: a partition, an unlogged table, one with children, one without
+/// the column that names its docs; and those that the command altered, which it has locked: their keys may be of another type.
+/// `(tbl, doc_column)`
+const DOUBTFUL: &str = "\
     SELECT t.tbl, t.doc_column FROM crdt.tracked_table AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tbl \
-     WHERE c.relpersistence <> 'p' OR c.relispartition OR c.relkind = 'r' \
+     WHERE c.oid IN (SELECT d.objid FROM pg_catalog.pg_event_trigger_ddl_commands() AS d \
+                      WHERE d.classid = 'pg_catalog.pg_class'::regclass) \
+        OR c.relpersistence <> 'p' OR c.relispartition OR c.relkind = 'r' \
        AND EXISTS (SELECT 1 FROM pg_catalog.pg_inherits AS i WHERE c.oid IN (i.inhrelid, i.inhparent)) \
         OR t.doc_column IS NOT NULL AND NOT EXISTS ( \
             SELECT 1 FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = t.doc_column)";
@@ -62,9 +65,9 @@ pub fn on_ddl(_args: &Args<'_>) -> Result<Out> {
                 );
                 c.run(&gone, &[], false)?;
             }
-            let refused = c.run(UNTRACKABLE, &[], false)?;
-            for i in 0..refused.len() {
-                check_still(refused.oid(i, 1).expect("a key"), refused.name(i, 2).as_deref())?;
+            let doubtful = c.run(DOUBTFUL, &[], false)?;
+            for i in 0..doubtful.len() {
+                check_still(doubtful.oid(i, 1).expect("a key"), doubtful.name(i, 2).as_deref())?;
             }
             let changed = c.run(CHANGED, &[], false)?;
             let mut with_missing_rows = Vec::new();
@@ -89,14 +92,14 @@ pub fn on_ddl(_args: &Args<'_>) -> Result<Out> {
     Ok(Out::Done)
 }
 
-/// Errors when a tracked table has become one that cannot be.
+/// Errors when a tracked table has become one that cannot be. Without a key it may be until it gets another.
 fn check_still(relid: Oid, doc_column: Option<&str>) -> Result<()> {
     let rel = Relation::open(relid, Lock::AccessShare);
-    let checked = track::check_trackable(&rel).and_then(|()| match doc_column {
-        Some(column) => track::check_doc_column(&rel, column),
-        None => Ok(()),
-    });
-    checked.map_err(|error| error.hint("The table is tracked: crdt.untrack it first."))
+    let checked = doc_column.map_or(Ok(()), |column| track::check_doc_column(&rel, column));
+    match checked.and_then(|()| track::check_trackable(&rel)) {
+        Err(error) if error.state != state::NO_KEY => Err(error.hint("The table is tracked: crdt.untrack it first.")),
+        _ => Ok(()),
+    }
 }
 
 /// A partition was made or attached: its writes are captured, its rows become history.

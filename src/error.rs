@@ -36,6 +36,7 @@ pub mod state {
     pub const PUSHED_DOCS: SqlState = SqlState(b"CR023");
     pub const TIMESTAMP: SqlState = SqlState(b"CR024");
 
+    pub const UNDEFINED_TABLE: SqlState = SqlState(b"42P01");
     pub const UNDEFINED_OBJECT: SqlState = SqlState(b"42704");
     pub const INVALID_PARAMETER: SqlState = SqlState(b"22023");
     pub const NULL_NOT_ALLOWED: SqlState = SqlState(b"22004");

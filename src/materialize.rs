@@ -24,6 +24,7 @@ use crate::ingest;
 use crate::pg::lock::{self, Space};
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::{datum, entry, probe, xact};
+use crate::rows;
 use crate::store;
 
 /// How often a push starts over because rows changed under it.
@@ -57,6 +58,7 @@ pub fn merge_into_rows(doc: i64, batch: &Batch, admitted: &Admitted, want_ops: b
     }
     let places = find_places(doc, &rows)?;
     let target = Target { doc, doc_name: catalog::doc(doc)?.name.clone(), rows: &rows, places: &places };
+    target.check_docs()?;
     let whole = target.together();
     let mut portions = if want_ops { whole.clone() } else { target.portions()? };
     for _ in 0..ATTEMPTS {
@@ -252,6 +254,32 @@ impl<'b> Target<'_, 'b> {
         (0..self.rows.len()).filter(|i| self.rows.key(*i).0 == tbl).collect()
     }
 
+    /// Whoever may write a doc must not reach another one's rows by it: not by their keys, and not by a doc whose name the
+    /// column that names docs does not show as it is.
+    fn check_docs(&self) -> Result<()> {
+        for (tbl, place) in self.places {
+            let Place::Tracked(table) = place else { continue };
+            let Some(column) = table.doc_column else { continue };
+            if !rows::can_show_doc(table, self.doc_name.as_deref())? {
+                let doc = self.doc_name.as_ref().map_or(self.doc.to_string(), |name| format!("\"{name}\""));
+                let column = &table.columns[column].name;
+                let why = format!("doc {doc} has no name that column \"{column}\" of table \"{tbl}\" could show");
+                return Err(Error::new(state::KEY_CHANGED, why).hint("The column names the doc that a row belongs to."));
+            }
+            if table.key.contains(&column) {
+                self.rows_in(tbl).into_iter().try_for_each(|i| self.check_doc_in_key(table, self.rows.key(i).1))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_doc_in_key(&self, table: &Table, row: &str) -> Result<()> {
+        match rows::doc_in_key(table, row)? {
+            Some(named) if Some(&named) != self.doc_name.as_ref() => Err(self.of_other_doc(table, row, &named)),
+            _ => Ok(()),
+        }
+    }
+
     /// Locks the rows that are there, table by table, a portion at a time in key order. Pushes that share rows wait for each
     /// other before, by stripes.
     fn lock_existing(&self) -> Result<Vec<bool>> {
@@ -375,11 +403,20 @@ impl<'b> Target<'_, 'b> {
         if self.doc_name.as_deref() == Some(given) {
             return Ok(());
         }
-        Err(Error::new(
+        Err(self.of_other_doc(table, row, given))
+    }
+
+    fn of_other_doc(&self, table: &Table, row: &str, named: &str) -> Error {
+        let column = table.doc_column.map_or("", |i| &table.columns[i].name);
+        let doc = self.doc_name.as_deref().unwrap_or_default();
+        Error::new(
             state::KEY_CHANGED,
-            format!("row \"{row}\" of table \"{}\" would move to doc \"{given}\"", table.alias),
+            format!(
+                "column \"{column}\" of row \"{row}\" of table \"{}\" names doc \"{named}\", not \"{doc}\"",
+                table.alias
+            ),
         )
-        .hint("Delete it here and insert it there."))
+        .hint("A row is written in the doc that it names. To move one, delete it here and insert it there.")
     }
 
     /// Writes the rows.

@@ -6,13 +6,16 @@ use std::rc::Rc;
 use crdt_engine::value::Parsed;
 use crdt_engine::{OpBuf, Origin, ValueRef};
 
-use crate::apply::{self, Action, ORDERS, RowChange, TableChange};
+use crate::apply::{self, Action, ORDERS, Present, RowChange, TableChange};
 use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
 use crate::generic;
+use crate::materialize::Captured;
 use crate::pg::function::{Args, Out};
+use crate::pg::{entry, xact};
 use crate::progress::{Progress, Task};
+use crate::rows;
 use crate::track;
 use crate::verify::{self, Difference, Docs, JSON_DEPTH, What, differences};
 
@@ -89,7 +92,7 @@ struct Need<'d> {
 }
 
 /// Writes the table, so that it agrees with the log; how many disagreements there were. What defaults and triggers make
-/// of it are events of this database, and so is a cell of which the log says nothing: the default of a new column.
+/// of it are events of this database, and so is what the table cannot be made to show.
 fn repair_table(table: &Rc<Table>, progress: &Progress) -> Result<i64> {
     let mut found = Vec::new();
     differences(table, Docs::Make, progress, &mut |mut difference| {
@@ -104,16 +107,36 @@ fn repair_table(table: &Rc<Table>, progress: &Progress) -> Result<i64> {
     })?;
     let mut by_doc: BTreeMap<i64, BTreeMap<&str, Need<'_>>> = BTreeMap::new();
     for difference in &found {
-        if let What::Cell { in_log: None, .. } = difference.what {
+        if !table_can_show(table, difference)? {
             buffer::append(difference.doc, |ops| agree(ops, table, difference))?;
             continue;
         }
         need(table, difference, by_doc.entry(difference.doc).or_default())?;
     }
-    for (doc, rows) in &by_doc {
-        write_rows(table, *doc, rows)?;
+    let docs: Vec<i64> = by_doc.keys().copied().collect();
+    let changes = by_doc.iter().map(|(doc, rows)| change(table, *doc, rows)).collect::<Result<Vec<_>>>()?;
+    let mut captured = write(&changes)?;
+    for (doc, change) in docs.into_iter().zip(&changes) {
+        let of_doc = captured.remove(&doc).map(|ops| (doc, ops));
+        generic::append_unmeant(change, of_doc.into_iter().collect())?;
     }
+    // Of docs in which nothing was meant.
+    generic::append_unmeant(&TableChange { table: table.clone(), doc_name: None, rows: Vec::new() }, captured)?;
     Ok(found.len() as i64)
+}
+
+/// Can the table be made to show what the log says? Not where the log says nothing of a cell, nor for a row of a doc that
+/// the column which names docs would not show: it could only be another doc's.
+fn table_can_show(table: &Table, difference: &Difference) -> Result<bool> {
+    match &difference.what {
+        What::Cell { in_log: None, .. } => Ok(false),
+        What::OnlyInLog(_) if table.doc_column.is_some() => {
+            let doc = catalog::doc(difference.doc)?;
+            let named = rows::doc_in_key(table, &difference.row)?;
+            Ok(rows::can_show_doc(table, doc.name.as_deref())? && (named.is_none() || named == doc.name))
+        }
+        _ => Ok(true),
+    }
 }
 
 fn need<'d>(table: &Table, difference: &'d Difference, rows: &mut BTreeMap<&'d str, Need<'d>>) -> Result<()> {
@@ -139,15 +162,31 @@ fn need<'d>(table: &Table, difference: &'d Difference, rows: &mut BTreeMap<&'d s
     Ok(())
 }
 
-fn write_rows(table: &Rc<Table>, doc: i64, rows: &BTreeMap<&str, Need<'_>>) -> Result<()> {
+/// The rows of a doc as they are to be written.
+fn change<'r>(table: &Rc<Table>, doc: i64, rows: &'r BTreeMap<&str, Need<'_>>) -> Result<TableChange<'r>> {
     let doc_name = table.doc_column.and(catalog::doc(doc)?.name.clone());
     let rows = rows.iter().map(|(row, need)| RowChange {
         row,
         action: need.action,
         cells: need.cells.iter().map(|(index, value)| (*index, value.value())).collect(),
     });
-    let change = TableChange { table: table.clone(), doc_name, rows: rows.collect() };
-    let ((), captured) =
-        buffer::observe(|| apply::write(std::slice::from_ref(&change), &ORDERS[0], apply::Present::Refuse))?;
-    generic::append_unmeant(&change, captured)
+    Ok(TableChange { table: table.clone(), doc_name, rows: rows.collect() })
+}
+
+/// Writes the rows of all docs together, in one order after the other until none is in another's way: a row that has moved to
+/// another doc goes there before it is made here. What the statements were seen to do.
+fn write(changes: &[TableChange<'_>]) -> Result<Captured> {
+    let write = |order| {
+        let ((), captured) = buffer::observe(|| apply::write(changes, order, Present::Refuse))?;
+        Ok(captured)
+    };
+    for order in &ORDERS {
+        match entry::catch(|| xact::subtransaction(|| write(order).map(Some))) {
+            Ok(done) => return done.map(|captured| captured.expect("nothing was undone")),
+            Err(caught) if caught.is_constraint_violation() => {}
+            Err(caught) => caught.resume(),
+        }
+    }
+    // No order works: let the first one's error out, it is the one to understand.
+    write(&ORDERS[0])
 }

@@ -11,14 +11,28 @@ use crate::pg::trigger::Tuple;
 use crate::pg::types::Column;
 use crate::pg::{datum, relation, spi};
 
-/// A row's doc column is null.
+/// A row's doc column is null or empty.
 pub fn no_doc(table: &Table) -> Error {
     let column = table.doc_column.map_or("", |i| &table.columns[i].name);
     Error::new(
         state::NO_DOC_VALUE,
-        format!("column \"{column}\" of table {} names each row's doc and is null", table.sql_name),
+        format!("column \"{column}\" of table {} names each row's doc and is null or empty", table.sql_name),
     )
     .hint("Give the row a doc, and make the column NOT NULL.")
+}
+
+/// Can rows of a doc of this name be in the table? Where a column names docs, it must be able to show the name as it is: none
+/// shows that of a doc without a name, and one of integers not " 5".
+pub fn can_show_doc(table: &Table, name: Option<&str>) -> Result<bool> {
+    let Some(column) = table.doc_column.map(|i| &table.columns[i]) else { return Ok(true) };
+    let Some(name) = name else { return Ok(false) };
+    Ok(datum::is_canonical_key(&column.ty, name) || datum::canonical_key(&column.ty, name)? == *name)
+}
+
+/// The doc that a row's id says it is of, where the column that names docs is in the key.
+pub fn doc_in_key(table: &Table, row: &str) -> Result<Option<String>> {
+    let Some(at) = table.key.iter().position(|k| Some(*k) == table.doc_column) else { return Ok(None) };
+    Ok(Some(table.key_texts(row)?.swap_remove(at)))
 }
 
 /// The row id of a tuple: the key's text, or a JSON array of texts.
@@ -58,14 +72,14 @@ pub fn join_key(texts: &[String]) -> String {
     out
 }
 
-/// The doc named by a doc column's value, made at need.
-pub fn doc_by_name(name: &str) -> Result<i64> {
-    catalog::ensure_doc(name)
+/// The doc named by a doc column's value, made at need. No text, no doc.
+pub fn doc_by_name(name: &str) -> Result<Option<i64>> {
+    if name.is_empty() { Ok(None) } else { catalog::ensure_doc(name).map(Some) }
 }
 
 /// One row as the table shows it.
 pub struct RowNow {
-    /// The doc it belongs to; `None` when its doc column is null or names a doc that is not there.
+    /// The doc it belongs to; `None` when its doc column is null, empty or names a doc that is not there.
     pub doc: Option<i64>,
     /// One insert with all columns.
     pub ops: OpBuf,
@@ -109,7 +123,7 @@ fn read_these_rows(table: &Table, row_ids: &[&str]) -> Result<BTreeMap<String, R
 
 /// One row of a query for all of a table's columns, as its row id and an insert. Its doc is made at need.
 pub fn row_now(table: &Table, rows: &spi::Rows, i: usize) -> Result<(String, RowNow)> {
-    row_of(table, rows, i, |name| doc_by_name(name).map(Some))
+    row_of(table, rows, i, doc_by_name)
 }
 
 /// The same; `doc_named` tells the doc that a doc column names.
@@ -128,7 +142,9 @@ pub fn row_of(
     let texts: Vec<String> = table.key.iter().map(|k| value_text(*k).unwrap_or_default()).collect();
     let doc = match (table.doc, table.doc_column) {
         (Some(doc), _) => Some(doc),
-        (None, Some(column)) => value_text(column).map_or(Ok(None), |name| doc_named(&name))?,
+        (None, Some(column)) => {
+            value_text(column).filter(|name| !name.is_empty()).map_or(Ok(None), |name| doc_named(&name))?
+        }
         (None, None) => unreachable!("a table has a doc or a doc column"),
     };
     let row = join_key(&texts);

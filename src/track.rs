@@ -12,7 +12,7 @@ use crate::flush;
 use crate::generic;
 use crate::pg::function::{Args, Out};
 use crate::pg::lock::{self, Space};
-use crate::pg::relation::{Lock, Relation, RowMemory, quote};
+use crate::pg::relation::{self, Lock, Relation, RowMemory, quote};
 use crate::pg::spi::{self, Param};
 use crate::pg::{self, datum, types, xact};
 use crate::progress::{Progress, Step, Task};
@@ -46,6 +46,10 @@ pub fn create_doc(args: &Args<'_>) -> Result<Out> {
             format!("peer_id \"{peer}\" must have 1 to {PEER_BYTES} bytes and no colon"),
         )
         .hint("This database writes as peer_id:incarnation:slot."));
+    }
+    if name.as_deref() == Some("") {
+        return Err(Error::new(state::INVALID_PARAMETER, "a doc's name must not be empty")
+            .hint("Leave it out for a doc that is found by its number."));
     }
     let owner = catalog::names()?.owner;
     let doc = spi::as_role(owner, || {
@@ -117,6 +121,7 @@ fn default_alias(rel: &Relation) -> String {
 
 /// Errors with 42501 unless the current user owns the table.
 pub fn check_owner(relid: Oid) -> Result<()> {
+    relation::check_exists(relid)?;
     if spi::owns_relation(relid) {
         return Ok(());
     }
@@ -171,9 +176,9 @@ fn exists(sql: &str, relid: Oid) -> Result<bool> {
     })
 }
 
-/// Errors with 42703 when a table does not have the column that is to name its docs.
+/// Errors with 42703 when a table does not have the column that is to name its docs, with CR019 when that cannot.
 pub fn check_doc_column(rel: &Relation, name: &str) -> Result<()> {
-    if types::columns(rel).iter().any(|c| c.name == name) {
+    if types::check_doc_column(rel, name)? {
         return Ok(());
     }
     Err(Error::new(

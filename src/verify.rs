@@ -19,7 +19,7 @@ use crate::buckets::{Bucket, Buckets, Source};
 use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::committed;
-use crate::error::Result;
+use crate::error::{Error, Result, state};
 use crate::pg::function::{Args, Col, Out, Rows};
 use crate::pg::relation::{Cmp, Field, IndexScan, Lock, Relation, RowMemory, Snapshot, in_scratch_memory, quote};
 use crate::pg::types::Column;
@@ -64,6 +64,7 @@ pub fn verify(args: &Args<'_>) -> Result<Out> {
     let relid = args.oid(0, "tbl")?;
     let progress = Progress::begin(Task::Verify, relid);
     let table = catalog::tracked(relid)?;
+    check_reader(&table)?;
     let mut lines = Rows::new(args)?;
     differences(&table, Docs::Find, &progress, &mut |difference| {
         let row = Col::Text(&difference.row);
@@ -78,6 +79,15 @@ pub fn verify(args: &Args<'_>) -> Result<Out> {
         Ok(())
     })?;
     Ok(Out::Null)
+}
+
+/// Errors with 42501 unless the current user may read every row of a table.
+fn check_reader(table: &Table) -> Result<()> {
+    if spi::reads_relation(table.root) {
+        return Ok(());
+    }
+    Err(Error::new(state::PRIVILEGE, format!("must be owner of table {}, or read all of it", table.sql_name))
+        .hint("What disagrees is shown: it wants SELECT, and no row security policy that holds for the role."))
 }
 
 /// What is done about a row of a table with a doc column that names a doc which does not exist, or none.

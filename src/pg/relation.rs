@@ -9,6 +9,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 use super::inval;
 
 pub use super::insert::Inserter;
+use crate::error::{Error, Result, state};
 
 /// An open relation; closed when dropped, its lock kept until the transaction ends.
 pub struct Relation {
@@ -152,6 +153,15 @@ impl Drop for Relation {
 /// A quoted identifier.
 pub fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Errors with 42P01 unless there is a relation of this OID: a regclass may be any number.
+pub fn check_exists(oid: Oid) -> Result<()> {
+    // SAFETY: a syscache look-up.
+    if unsafe { pg_sys::get_rel_relkind(oid) } != 0 {
+        return Ok(());
+    }
+    Err(Error::new(state::UNDEFINED_TABLE, format!("relation with OID {} does not exist", oid.to_u32())))
 }
 
 /// The OID of a relation of a schema, if there is one.

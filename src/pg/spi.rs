@@ -396,3 +396,16 @@ pub fn owns_relation(relid: Oid) -> bool {
         pg_sys::object_ownercheck(pg_sys::RelationRelationId, relid, pg_sys::GetUserId())
     }
 }
+
+/// May the current user read all of the relation: as its owner, or by a grant and past row security?
+pub fn reads_relation(relid: Oid) -> bool {
+    if owns_relation(relid) {
+        return true;
+    }
+    // SAFETY: look-ups by OID.
+    unsafe {
+        let granted = pg_sys::pg_class_aclcheck(relid, pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode);
+        let security = pg_sys::check_enable_rls(relid, pg_sys::InvalidOid, true);
+        granted == pg_sys::AclResult::ACLCHECK_OK && security != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+    }
+}

@@ -263,7 +263,8 @@ pub fn primary_key(rel: &Relation) -> Result<Option<Vec<String>>> {
                 )
                 .hint("A row's name must not be computed from other columns: use a key of ordinary columns."));
             };
-            check_key_type(rel, column, collation)?;
+            let hint = "Two spellings of one key would be two rows elsewhere: use an integer, text, uuid, date or timestamp key.";
+            check_one_spelling(rel, "key column", column, collation, hint)?;
             names.push(column.name.clone());
         }
         Ok(Some(names))
@@ -281,7 +282,18 @@ fn has_deferrable_key(relid: Oid) -> bool {
     unsafe { super::unbound::has_primary_key(relid) }
 }
 
-/// Key types whose equal values have one text form.
+/// Errors with [`state::UNTRACKABLE`] when a column that is to name docs has equal values of different names: a row would be
+/// found in another's doc. False when there is no such column, or it is generated.
+pub fn check_doc_column(rel: &Relation, name: &str) -> Result<bool> {
+    let Some(column) = columns(rel).into_iter().find(|c| c.name == name) else { return Ok(false) };
+    // SAFETY: the relation is open and has the attribute.
+    let collation = unsafe { (*tuple_desc_attr(rel.tuple_desc(), column.attno as usize - 1)).attcollation };
+    let hint = "A row would be found under another doc's name: use an integer, text, uuid, date or timestamp column.";
+    check_one_spelling(rel, "doc column", &column, collation, hint)?;
+    Ok(true)
+}
+
+/// Types whose equal values have one text form.
 const KEY_TYPES: [Oid; 18] = [
     pg_sys::BOOLOID,
     pg_sys::INT2OID,
@@ -303,20 +315,18 @@ const KEY_TYPES: [Oid; 18] = [
     pg_sys::OIDOID,
 ];
 
-fn check_key_type(rel: &Relation, column: &Column, collation: Oid) -> Result<()> {
+fn check_one_spelling(rel: &Relation, what: &str, column: &Column, collation: Oid, hint: &'static str) -> Result<()> {
     let refuse = |why: &str| {
         Err(Error::new(
             state::UNTRACKABLE,
             format!(
-                "key column \"{}\" of table \"{}\" has type {}, {why}",
+                "{what} \"{}\" of table \"{}\" has type {}, {why}",
                 column.name,
                 rel.name(),
                 TypeInfo::sql_name(column.ty.oid)
             ),
         )
-        .hint(
-            "Two spellings of one key would be two rows elsewhere: use an integer, text, uuid, date or timestamp key.",
-        ))
+        .hint(hint))
     };
     // SAFETY: catalog look-ups.
     let is_enum = unsafe { pg_sys::get_typtype(column.ty.base) } == pg_sys::TYPTYPE_ENUM as i8;

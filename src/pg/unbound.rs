@@ -93,10 +93,21 @@ pub unsafe fn fetch_row(store: *mut pg_sys::Tuplestorestate, slot: *mut pg_sys::
     }
 }
 
-/// A sequence's next value, without asking for rights.
+/// A sequence's next value, without asking for rights, and also in a transaction that has become read-only since it wrote.
 pub unsafe fn nextval(relid: Oid) -> i64 {
-    // SAFETY: raises an error for what is no sequence.
-    unsafe { pg_guard_ffi_boundary(|| raw::nextval_internal(relid, false)) }
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: a plain write, also while an error is on its way.
+            unsafe { pg_sys::XactReadOnly = self.0 }
+        }
+    }
+    // SAFETY: raises an error for what is no sequence; nothing but the sequence is written meanwhile.
+    unsafe {
+        let _restore = Restore(pg_sys::XactReadOnly);
+        pg_sys::XactReadOnly = false;
+        pg_guard_ffi_boundary(|| raw::nextval_internal(relid, false))
+    }
 }
 
 /// How deep inside triggers we are.

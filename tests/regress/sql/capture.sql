@@ -183,6 +183,15 @@ BEGIN;
 UPDATE t SET v = 'never' WHERE id = 1;
 PREPARE TRANSACTION 'capture';
 ROLLBACK PREPARED 'capture';
+-- A transaction that may not write any more when it ends: new authors and sets of keys have their numbers nevertheless.
+CREATE TABLE last_words (id int PRIMARY KEY);
+SELECT crdt.track('last_words', crdt.create_doc('hub', 'last words')) IS NOT NULL AS tracked;
+BEGIN;
+INSERT INTO last_words SELECT generate_series(1, 100);
+SET TRANSACTION READ ONLY;
+COMMIT;
+SELECT count(*) FROM last_words;
+SELECT * FROM crdt.verify('last_words');
 DISCARD ALL;
 SET client_min_messages = warning;
 SET search_path = capture, public;

@@ -66,6 +66,27 @@ SELECT crdt.repair('pairs', 'log');
 SELECT * FROM pairs ORDER BY id;
 SELECT * FROM crdt.verify('pairs');
 
+ALTER TYPE pair RENAME ATTRIBUTE b TO bb;
+SELECT row_id, in_table, in_log FROM crdt.verify('pairs') ORDER BY row_id LIMIT 1;
+SELECT crdt.repair('pairs', 'log');
+SELECT * FROM crdt.verify('pairs');
+-- An enum's value under another name, in a cell, in the key and as the name of docs.
+CREATE TYPE place AS ENUM ('attic', 'cellar');
+CREATE TABLE places (id place PRIMARY KEY, near place);
+CREATE TABLE things (id int PRIMARY KEY, stands place NOT NULL);
+SELECT crdt.track('places', :doc) = :doc AS tracked;
+SELECT crdt.track('things', doc_column => 'stands');
+INSERT INTO places VALUES ('attic', 'attic'), ('cellar', 'attic');
+INSERT INTO things VALUES (1, 'attic'), (2, 'cellar');
+ALTER TYPE place RENAME VALUE 'attic' TO 'loft';
+SELECT row_id, "column", in_table IS NOT NULL AS in_table, in_log IS NOT NULL AS in_log FROM crdt.verify('places') ORDER BY row_id;
+SELECT crdt.repair('places', 'log'), crdt.repair('things', 'log');
+SELECT * FROM crdt.verify('places');
+SELECT * FROM crdt.verify('things');
+SELECT plain(crdt.doc_get_pending(crdt.doc('loft'), '{}')) #> '{0,ops,0,row_id}' AS in_loft;
+DROP TABLE places, things;
+DROP TYPE place;
+
 -- What could not be tracked, a tracked table does not become.
 CREATE TABLE alone (id int PRIMARY KEY, v text);
 CREATE TABLE parted (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
@@ -73,6 +94,11 @@ SELECT crdt.track('alone', :doc) = :doc AS tracked;
 ALTER TABLE parted ATTACH PARTITION alone DEFAULT;
 ALTER TABLE alone SET UNLOGGED;
 CREATE TABLE child () INHERITS (alone);
+ALTER TABLE alone ALTER id TYPE numeric;
+ALTER TABLE alone DROP CONSTRAINT alone_pkey, ADD COLUMN n numeric PRIMARY KEY;
+ALTER TABLE alone DROP CONSTRAINT alone_pkey, ADD PRIMARY KEY (id) DEFERRABLE;
+ALTER TABLE alone DROP CONSTRAINT alone_pkey;
+ALTER TABLE alone ADD CONSTRAINT alone_pkey PRIMARY KEY (id);
 SELECT crdt.track('parted', :doc) = :doc AS tracked;
 INSERT INTO alone VALUES (1, 'a');
 ALTER TABLE parted ATTACH PARTITION alone DEFAULT;

@@ -71,5 +71,22 @@ SELECT crdt.push(:doc, '{"peer_id": "p", "frontier": [], "events": [{"peer": "p"
 SELECT * FROM part;
 SELECT * FROM crdt.verify('part');
 SELECT * FROM crdt.verify('deep');
+-- A partition that came while nobody looked: it shows, and the next change of a schema tells its rows.
+SELECT captured FROM crdt.tracked_tables WHERE alias = 'deep';
+SET session_replication_role = replica;
+CREATE TABLE deep_3 PARTITION OF deep FOR VALUES FROM (100) TO (110) PARTITION BY RANGE (k);
+CREATE TABLE deep_31 PARTITION OF deep_3 FOR VALUES FROM (100) TO (105);
+RESET session_replication_role;
+INSERT INTO deep_31 VALUES (1, 100, 'escaped');
+SELECT captured FROM crdt.tracked_tables WHERE alias = 'deep';
+SELECT * FROM crdt.verify('deep');
+CREATE TABLE unrelated ();
+SELECT captured FROM crdt.tracked_tables WHERE alias = 'deep';
+SELECT * FROM crdt.verify('deep');
+ALTER TABLE deep_12 DISABLE TRIGGER zz_crdt_update;
+SELECT captured FROM crdt.tracked_tables WHERE alias = 'deep';
+ALTER TABLE deep_12 ENABLE TRIGGER zz_crdt_update;
+SELECT captured FROM crdt.tracked_tables WHERE alias = 'deep';
+DROP TABLE unrelated;
 DROP TABLE part, deep, part_as;
 DROP FUNCTION drop_one;

@@ -37,6 +37,20 @@ SELECT * FROM crdt.verify('secrets');
 SELECT crdt.repair('secrets', 'log');
 SELECT * FROM secrets;
 RESET ROLE;
+-- What disagrees is shown to who may read all of the table.
+SET session_replication_role = replica;
+INSERT INTO secrets VALUES (2, 'escaped');
+RESET session_replication_role;
+GRANT SELECT ON secrets TO crdt_app;
+SET ROLE crdt_app;
+SELECT row_id FROM crdt.verify('secrets');
+RESET ROLE;
+ALTER TABLE secrets ENABLE ROW LEVEL SECURITY;
+SET ROLE crdt_app;
+SELECT row_id FROM crdt.verify('secrets');
+RESET ROLE;
+ALTER TABLE secrets DISABLE ROW LEVEL SECURITY;
+SELECT crdt.repair('secrets', 'table');
 
 -- Who may write the table needs nothing of the extension: capture asks for no right.
 REVOKE ALL ON SCHEMA crdt FROM crdt_app;

@@ -43,11 +43,20 @@ SELECT crdt.track('pg_class', :doc);
 SELECT crdt.track('crdt.doc', :doc);
 SELECT crdt.track(NULL);
 SELECT crdt.track('nowhere_to_be_found');
+\set VERBOSITY sqlstate
+SELECT crdt.track(99999999::oid::regclass);
+SELECT crdt.untrack(99999999::oid::regclass);
+SELECT crdt.verify(99999999::oid::regclass);
+SELECT crdt.repair(99999999::oid::regclass, 'log');
+\set VERBOSITY default
+SELECT crdt.history(99999999::oid::regclass, '1');
 CREATE TABLE fine (a int PRIMARY KEY, d text);
 SELECT crdt.track('fine', -1);
 SELECT crdt.track('fine', :doc, 'd');
 SELECT crdt.track('fine', doc_column => 'nope');
 SELECT crdt.track('fine', :doc, alias => '');
+CREATE TABLE by_number (id int PRIMARY KEY, d numeric NOT NULL);
+SELECT crdt.track('by_number', doc_column => 'd');
 SELECT crdt.track('fine', :doc) = :doc AS tracked;
 SELECT crdt.track('fine', :doc);
 CREATE TABLE other (a int PRIMARY KEY);
@@ -55,6 +64,7 @@ SELECT crdt.track('other', :doc, alias => 'fine');
 SELECT crdt.untrack('other');
 SELECT crdt.create_doc('');
 SELECT crdt.create_doc('a:b');
+SELECT crdt.create_doc('hub', '');
 SELECT crdt.create_doc('hub', 'refused');
 SELECT crdt.doc('unheard of');
 -- A key that is written in its one way, whatever the session's settings.
@@ -81,7 +91,7 @@ SELECT crdt.untrack('fine');
 SELECT crdt.untrack('fine');
 INSERT INTO fine VALUES (1);
 DROP TABLE keyless, later, k_numeric, k_float, k_interval, k_jsonb, k_timetz, k_array, k_domain, k_generated,
-    unlogged, heir, parent, fine, other, k_time;
+    unlogged, heir, parent, by_number, fine, other, k_time;
 DROP VIEW a_view;
 DROP MATERIALIZED VIEW a_matview;
 DROP FOREIGN DATA WRAPPER nothing CASCADE;
