@@ -26,7 +26,7 @@ pub fn no_doc(table: &Table) -> Error {
 pub fn can_show_doc(table: &Table, name: Option<&str>) -> Result<bool> {
     let Some(column) = table.doc_column.map(|i| &table.columns[i]) else { return Ok(true) };
     let Some(name) = name else { return Ok(false) };
-    Ok(datum::is_canonical_key(&column.ty, name) || datum::canonical_key(&column.ty, name)? == *name)
+    Ok(datum::is_canonical_key(column, name) || datum::canonical_key(column, name)? == *name)
 }
 
 /// The doc that a row's id says it is of, where the column that names docs is in the key.

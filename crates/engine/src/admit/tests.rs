@@ -198,7 +198,7 @@ fn the_order_of_cells_is_no_content() {
             ops.cell(col, *value).unwrap();
         }
         let run = Run { peer: "p".into(), lamport_start: 1, ops: 0..1, ..Run::default() };
-        Batch { runs: vec![run], ops, ..Batch::default() }
+        Batch { runs: vec![run], ops }
     };
     let (one, list) = (("a", ValueRef::Int(1)), ("b", ValueRef::Json("[1e2,3]")));
     let mut log = log();
