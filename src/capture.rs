@@ -23,6 +23,9 @@ use crate::touched::{Rows, Touched};
 /// Rows between two looks at interrupts and the size of the buffer.
 const ROWS_A_LOOK: usize = 256;
 
+/// In a path of queries: some query inside of the one before it.
+const INNER: u64 = u64::MAX;
+
 /// `crdt.capture()`, the trigger function.
 pub fn trigger_function(args: &Args<'_>) -> Result<Out> {
     let call = args.trigger().ok_or_else(|| {
@@ -45,7 +48,7 @@ fn on_trigger(call: &Call<'_>) -> Result<()> {
         return Ok(());
     };
     buffer::lock_log()?;
-    let mut statement = Statement::begin(&table, call.event());
+    let mut statement = Statement::begin(&table);
     match call.event() {
         Event::Insert => {
             let rows = call.new_rows();
@@ -69,9 +72,6 @@ fn on_trigger(call: &Call<'_>) -> Result<()> {
 struct Statement<'t> {
     table: &'t Rc<Table>,
     lent: Lent,
-    depth: i32,
-    /// The same query's inserts are captured next.
-    half: bool,
     /// Rows of this table that statements captured earlier wrote, perhaps after this one.
     deeper: Rows,
     /// Rows of `deeper` that this statement wrote too.
@@ -89,45 +89,15 @@ struct Statement<'t> {
 }
 
 impl<'t> Statement<'t> {
-    fn begin(table: &'t Rc<Table>, event: Event) -> Statement<'t> {
+    fn begin(table: &'t Rc<Table>) -> Statement<'t> {
         let mut lent = Lent::take();
-        let depth = trigger::depth();
         let buffer = lent.get();
-        let kind = executor::kind(depth);
-        let mixed = kind == Some(executor::Kind::Mixed);
-        let half = kind == Some(executor::Kind::Upsert) && event == Event::Update;
-        let mut deeper = Rows::default();
-        let mut others = Vec::new();
-        while let Some(segment) = buffer.segments.pop_deeper(depth, mixed) {
-            if segment.root == table.root {
-                deeper.add(segment.rows);
-            } else {
-                others.push(segment);
-            }
-        }
-        let own = (mixed || depth > 1).then(Rows::default);
+        let mixed = executor::is_mixed();
+        buffer.segments.forget_ended(executor::ended());
+        let deeper = buffer.segments.take_inner(table.root, executor::current(), mixed);
+        let own = (mixed || !executor::is_outermost()).then(Rows::default);
         let Scribbles { row, text, other, changed } = buffer.take_scribbles();
-        if half {
-            others.drain(..).rev().for_each(|s| buffer.segments.keep(s.root, depth + 1, s.rows));
-        } else if own.is_some() {
-            // Another table's, and a statement further out may be that table's.
-            others.into_iter().rev().for_each(|s| buffer.segments.keep(s.root, depth, s.rows));
-        }
-        Statement {
-            table,
-            lent,
-            depth,
-            half,
-            deeper,
-            shared: Vec::new(),
-            own,
-            changed,
-            row,
-            text,
-            other,
-            seen: 0,
-            large: false,
-        }
+        Statement { table, lent, deeper, shared: Vec::new(), own, changed, row, text, other, seen: 0, large: false }
     }
 
     /// Reads the row id of a tuple into `self.row`.
@@ -431,21 +401,16 @@ impl<'t> Statement<'t> {
         if !self.shared.is_empty() {
             self.settle()?;
         }
-        let (root, depth) = (self.table.root, self.depth);
-        let own = self.own.take();
-        let deeper = std::mem::take(&mut self.deeper);
+        let root = self.table.root;
         let buffer = self.lent.get();
         buffer.keep_scribbles(Scribbles { row: self.row, text: self.text, other: self.other, changed: self.changed });
-        if self.half {
-            if let Some(rows) = own {
-                buffer.segments.keep_below(root, depth, rows);
-            }
-            buffer.segments.keep(root, depth + 1, deeper);
-        } else if let Some(mut rows) = own {
-            rows.add(deeper);
-            buffer.segments.keep(root, depth, rows);
-        } else {
-            buffer.segments.clear();
+        if !self.deeper.is_empty() {
+            // Another statement of the query may be captured yet: the other half of an upsert, one of a cascade.
+            let path = [executor::path(), vec![INNER]].concat();
+            buffer.segments.keep(root, path, self.deeper);
+        }
+        if let Some(rows) = self.own.filter(|rows| !rows.is_empty()) {
+            buffer.segments.keep(root, executor::path(), rows);
         }
         buffer.end_parts()
     }

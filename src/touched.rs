@@ -4,14 +4,13 @@ use pgrx::pg_sys::Oid;
 use rustc_hash::FxHashMap;
 
 /// Rows that statements captured earlier have written, for a statement captured after them that may have written the
-/// same rows before them: one that fired the trigger they run in, or another part of the same query.
-pub struct Segment {
+/// same rows before them: one that fired the trigger they run in, or called the function, or another part of the same query.
+struct Segment {
     /// Their table.
-    pub root: Oid,
-    /// How deep inside triggers they were written.
-    pub depth: i32,
-    /// The rows.
-    pub rows: Rows,
+    root: Oid,
+    /// The queries that ran then, outermost first, the last of which wrote them.
+    path: Vec<u64>,
+    rows: Rows,
 }
 
 /// Rows that were written.
@@ -77,34 +76,44 @@ impl Rows {
     }
 }
 
-/// What is remembered, the deepest last.
+/// What is remembered.
 #[derive(Default)]
-pub struct Segments(Vec<Segment>);
+pub struct Segments {
+    segments: Vec<Segment>,
+    /// How many outermost queries had ended when it was written.
+    ended: u64,
+}
 
 impl Segments {
-    /// Keeps rows of a depth.
-    pub fn keep(&mut self, root: Oid, depth: i32, rows: Rows) {
-        match self.0.iter_mut().rev().take_while(|s| s.depth == depth).find(|s| s.root == root) {
-            Some(known) => known.rows.add(rows),
-            None => self.0.push(Segment { root, depth, rows }),
+    /// Forgets what was written by queries that have ended, by the number of outermost ones that have.
+    pub fn forget_ended(&mut self, ended: u64) {
+        if self.ended != ended {
+            self.clear();
+            self.ended = ended;
         }
     }
 
-    /// Keeps rows of a depth below the deeper ones that are kept already.
-    pub fn keep_below(&mut self, root: Oid, depth: i32, rows: Rows) {
-        let at = self.0.iter().rposition(|s| s.depth <= depth).map_or(0, |last| last + 1);
-        let deeper = self.0.split_off(at);
-        self.keep(root, depth, rows);
-        self.0.extend(deeper);
+    /// Keeps rows that were written under a path of queries.
+    pub fn keep(&mut self, root: Oid, path: Vec<u64>, rows: Rows) {
+        match self.segments.iter_mut().find(|s| s.root == root && s.path == path) {
+            Some(known) => known.rows.add(rows),
+            None => self.segments.push(Segment { root, path, rows }),
+        }
     }
 
-    /// Takes the last segment that is deeper, or as deep where `same` says so.
-    pub fn pop_deeper(&mut self, depth: i32, same: bool) -> Option<Segment> {
-        self.0.pop_if(|s| s.depth > depth || (same && s.depth == depth))
+    /// Takes the rows of a table that were written inside of a query, by one that it ran; by itself too where `own` says so.
+    /// Without a query all.
+    pub fn take_inner(&mut self, root: Oid, query: Option<u64>, own: bool) -> Rows {
+        let inner = |s: &mut Segment| {
+            s.root == root && query.is_none_or(|q| s.path.contains(&q) && (own || s.path.last() != Some(&q)))
+        };
+        let mut rows = Rows::default();
+        self.segments.extract_if(.., inner).for_each(|segment| rows.add(segment.rows));
+        rows
     }
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.segments.clear();
     }
 }

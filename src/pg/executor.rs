@@ -1,7 +1,7 @@
-//! Queries with several statement triggers: those that write in several places (`WITH … AS (DELETE …) INSERT …`), MERGE and
-//! `ON CONFLICT DO UPDATE`. The triggers run together at the end, and nothing in a trigger call tells.
+//! Which queries that write run inside of which, by triggers and by functions, and which of them write in several places
+//! (`WITH … AS (DELETE …) INSERT …`, MERGE): nothing in a trigger call tells.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pgrx::pg_sys;
 
@@ -10,43 +10,70 @@ use super::{trigger, xact};
 unsafe extern "C-unwind" {
     // Declared here and not taken from pgrx: an error is to pass through whole, and nothing here has to be cleaned up.
     fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
+    #[cfg(not(feature = "pg18"))]
+    fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: Direction, count: u64, once: bool);
+    #[cfg(feature = "pg18")]
+    fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: Direction, count: u64);
 }
 
-/// What a query does whose several statement triggers run together.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Writes in several places, or by MERGE: the order of the triggers need not be the order of the writes.
-    Mixed,
-    /// `ON CONFLICT DO UPDATE`: no row is written twice; the trigger for updates runs first, then the one for inserts.
-    Upsert,
-}
+type Direction = pg_sys::ScanDirection::Type;
 
+/// A query that writes, while its rows are made or while its triggers run.
 struct Running {
-    kind: Kind,
-    /// How deep inside triggers the query's own statement triggers are.
+    serial: u64,
+    /// Its statement triggers run together, and their order need not be the order of the writes.
+    mixed: bool,
+    /// How deep inside triggers its own statement triggers are.
     depth: i32,
-    /// The savepoint the query runs in.
+    /// The savepoint it runs in.
     level: i32,
 }
 
 thread_local! {
     static RUNNING: RefCell<Vec<Running>> = const { RefCell::new(Vec::new()) };
+    /// The query whose rows were made last, and its serial: its triggers run next.
+    static RAN: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
+    static SERIAL: Cell<u64> = const { Cell::new(0) };
+    static ENDED: Cell<u64> = const { Cell::new(0) };
 }
 
-static mut NEXT: pg_sys::ExecutorFinish_hook_type = None;
+static mut NEXT_RUN: pg_sys::ExecutorRun_hook_type = None;
+static mut NEXT_FINISH: pg_sys::ExecutorFinish_hook_type = None;
 
 /// Hooks in, once, from `_PG_init`.
 pub fn init() {
     // SAFETY: the library is loaded by a process with one thread.
     unsafe {
-        NEXT = pg_sys::ExecutorFinish_hook;
+        NEXT_RUN = pg_sys::ExecutorRun_hook;
+        pg_sys::ExecutorRun_hook = Some(run);
+        NEXT_FINISH = pg_sys::ExecutorFinish_hook;
         pg_sys::ExecutorFinish_hook = Some(finish);
     }
 }
 
-/// Do statement triggers of this depth belong to a query that has several?
-pub fn kind(depth: i32) -> Option<Kind> {
-    RUNNING.with_borrow(|r| r.last().filter(|query| query.depth == depth).map(|query| query.kind))
+/// Does the running statement trigger belong to a query that writes in several places?
+pub fn is_mixed() -> bool {
+    RUNNING.with_borrow(|r| r.last().is_some_and(|query| query.mixed && query.depth == trigger::depth()))
+}
+
+/// The query that writes of which a statement trigger runs; `None` for one that the executor does not run (COPY).
+pub fn current() -> Option<u64> {
+    RUNNING.with_borrow(|r| r.last().map(|query| query.serial))
+}
+
+/// The queries that write and run, outermost first.
+pub fn path() -> Vec<u64> {
+    RUNNING.with_borrow(|r| r.iter().map(|query| query.serial).collect())
+}
+
+/// Does the running statement trigger belong to a query that runs in no other one that writes?
+pub fn is_outermost() -> bool {
+    trigger::depth() == 1 && RUNNING.with_borrow(|r| r.len() <= 1)
+}
+
+/// How many queries that write, and that ran in no other, have ended.
+pub fn ended() -> u64 {
+    ENDED.get()
 }
 
 /// A savepoint of this level was rolled back, and with it the queries that ran inside.
@@ -59,41 +86,89 @@ pub fn reset() {
     RUNNING.with_borrow_mut(Vec::clear);
 }
 
-unsafe extern "C-unwind" fn finish(query: *mut pg_sys::QueryDesc) {
-    // SAFETY: the query is being finished, so its plan is there. An error of PostgreSQL leaves without coming back here:
-    // no value on this frame needs dropping, and what is remembered is taken back by `sub_aborted` or `reset`.
+fn enter(serial: u64, mixed: bool) {
+    let running = Running { serial, mixed, depth: trigger::depth() + 1, level: xact::nest_level() };
+    RUNNING.with_borrow_mut(|r| r.push(running));
+}
+
+fn next_serial() -> u64 {
+    SERIAL.set(SERIAL.get() + 1);
+    SERIAL.get()
+}
+
+/// Has `run` make the rows of a query.
+///
+/// # Safety
+/// The query runs, so its plan is there.
+unsafe fn running(query: *mut pg_sys::QueryDesc, run: impl FnOnce()) {
+    // SAFETY: the caller's. An error of PostgreSQL leaves without coming back here: no value on this frame needs dropping, and
+    // what is remembered is taken back by `sub_aborted` or `reset`.
+    if !unsafe { writes((*query).plannedstmt) } {
+        return run();
+    }
+    let serial = next_serial();
+    enter(serial, false);
+    run();
+    RUNNING.with_borrow_mut(Vec::pop);
+    RAN.set((query.addr(), serial));
+}
+
+#[cfg(not(feature = "pg18"))]
+unsafe extern "C-unwind" fn run(query: *mut pg_sys::QueryDesc, direction: Direction, count: u64, once: bool) {
+    // SAFETY: as PostgreSQL would call.
     unsafe {
-        let kind = kind_of((*query).plannedstmt);
-        if let Some(kind) = kind {
-            let running = Running { kind, depth: trigger::depth() + 1, level: xact::nest_level() };
-            RUNNING.with_borrow_mut(|r| r.push(running));
+        running(query, || match NEXT_RUN {
+            Some(next) => next(query, direction, count, once),
+            None => standard_ExecutorRun(query, direction, count, once),
+        });
+    }
+}
+
+#[cfg(feature = "pg18")]
+unsafe extern "C-unwind" fn run(query: *mut pg_sys::QueryDesc, direction: Direction, count: u64) {
+    // SAFETY: as PostgreSQL would call.
+    unsafe {
+        running(query, || match NEXT_RUN {
+            Some(next) => next(query, direction, count),
+            None => standard_ExecutorRun(query, direction, count),
+        });
+    }
+}
+
+unsafe extern "C-unwind" fn finish(query: *mut pg_sys::QueryDesc) {
+    // SAFETY: as in `running`.
+    unsafe {
+        let plan = (*query).plannedstmt;
+        let writes = writes(plan);
+        if writes {
+            let (ran, serial) = RAN.get();
+            enter(if ran == query.addr() { serial } else { next_serial() }, is_mixed_plan(plan));
         }
-        match NEXT {
+        match NEXT_FINISH {
             Some(next) => next(query),
             None => standard_ExecutorFinish(query),
         }
-        if kind.is_some() {
-            RUNNING.with_borrow_mut(|r| r.pop());
+        if writes {
+            RUNNING.with_borrow_mut(Vec::pop);
+            if trigger::depth() == 0 && RUNNING.with_borrow(Vec::is_empty) {
+                ENDED.set(ended() + 1);
+            }
         }
     }
 }
 
 /// # Safety
 /// The plan is null or valid.
-unsafe fn kind_of(plan: *const pg_sys::PlannedStmt) -> Option<Kind> {
-    // SAFETY: the caller's; a plan tree's node is what its tag says.
-    unsafe {
-        let plan = plan.as_ref()?;
-        if plan.hasModifyingCTE || is_merge(plan) {
-            return Some(Kind::Mixed);
-        }
-        let top = plan.planTree.cast::<pg_sys::Node>().as_ref()?;
-        if top.type_ != pg_sys::NodeTag::T_ModifyTable {
-            return None;
-        }
-        let modify = &*plan.planTree.cast::<pg_sys::ModifyTable>();
-        (modify.onConflictAction == pg_sys::OnConflictAction::ONCONFLICT_UPDATE).then_some(Kind::Upsert)
-    }
+unsafe fn writes(plan: *const pg_sys::PlannedStmt) -> bool {
+    // SAFETY: the caller's.
+    unsafe { plan.as_ref() }.is_some_and(|plan| plan.commandType != pg_sys::CmdType::CMD_SELECT || plan.hasModifyingCTE)
+}
+
+/// # Safety
+/// The plan is null or valid.
+unsafe fn is_mixed_plan(plan: *const pg_sys::PlannedStmt) -> bool {
+    // SAFETY: the caller's.
+    unsafe { plan.as_ref() }.is_some_and(|plan| plan.hasModifyingCTE || is_merge(plan))
 }
 
 #[cfg(not(any(feature = "pg13", feature = "pg14")))]

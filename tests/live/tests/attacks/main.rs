@@ -9,6 +9,7 @@
 //! | [`reading`] | pulls where pages of the write-ahead log end |
 //! | [`resources`] | memory, disk, values that are not to be read |
 //! | [`copies`] | dumps, copied files, standbys, point-in-time recovery |
+//! | [`random_sql`] | random statements on random tables: foreign keys, partitions, triggers |
 //! | [`lifecycle`] | the extension and its database come, go and change names |
 
 mod copies;
@@ -16,6 +17,7 @@ mod interleavings;
 mod late_writes;
 mod lifecycle;
 mod pushes;
+mod random_sql;
 mod reading;
 mod resources;
 mod sessions;
