@@ -347,6 +347,8 @@ pub fn since(args: &Args<'_>) -> Result<Out> {
     let place = Place::of(args)?;
     let registers = place.registers;
     let now = place.now();
+    // Whoever asks hears of what has expired also where nobody listens, and no worker turns the wheel.
+    store::turn_a_portion(&registers, now, &Counted);
     let position = args.opt_i64(1).and_then(|outside| registers.known_position(outside));
     let mut changes = match position {
         Some(position) => store::since(&registers, place.scope, place.hash(), position, None, now)?,

@@ -53,6 +53,11 @@ SELECT crdt.ephemeral_since(:doc, :start) #> '{events,a}' AS joined_for_who_know
 SELECT crdt.ephemeral_since(:doc, p) - 'position' FROM (VALUES (NULL), (0), (-1), (:middle + 1000000), (9223372036854775807)) AS v (p);
 SELECT crdt.ephemeral_since(:doc, 1) ->> 'reset' AS reset, crdt.ephemeral_since(:doc, :middle) ->> 'reset' AS no_reset;
 
+-- Nobody listens here: whoever asks hears of what has expired all the same.
+SELECT crdt.ephemeral_set(:doc, 'a', 'short', '1', ttl => '10 ms') IS NOT NULL AS was_set, crdt.ephemeral_since(:doc, NULL) -> 'position' AS shown \gset
+SELECT pg_sleep(0.3);
+SELECT crdt.ephemeral_since(:doc, :shown) - 'position' AS expired;
+
 -- Any value, any name, as it was.
 CREATE TEMP TABLE odd (n int, name text, value jsonb);
 INSERT INTO odd VALUES (1, ' ', 'null'), (2, '"quoted" \backslash', '""'), (3, E'line\nfeed\ttab\x01\x7f', to_jsonb(E'\x01\n"\\'::text)),
