@@ -372,7 +372,9 @@ pub fn clear(args: &Args<'_>) -> Result<Out> {
     let registers = place.registers;
     let namespace = namespace.as_deref().map(str::as_bytes);
     let cleared = store::clear(&registers, place.scope, place.hash(), namespace, place.now(), &Counted);
-    broadcast::register_changed(place.database);
+    if cleared > 0 {
+        broadcast::register_changed(place.database);
+    }
     Ok(Out::I64(cleared as i64))
 }
 

@@ -29,6 +29,15 @@ SELECT crdt.ephemeral_set(:doc, 'cursor', 'ann', '7') ->> 'value' AS of_now;
 -- Cleared, it does.
 SELECT crdt.ephemeral_clear(:doc, 'cursor'), crdt.ephemeral_clear(:doc, 'cursor') AS again, crdt.ephemeral_clear(:doc, '') AS nothing;
 SELECT crdt.ephemeral_set(:doc, 'cursor', 'ann', '8', 0) ->> 'value' AS oldest_of_all;
+-- Only what was there leaves: not again what had been removed before.
+SELECT crdt.ephemeral_set(:doc, 'left', 'before', '1') IS NOT NULL, crdt.ephemeral_remove(:doc, 'left', 'before'), crdt.ephemeral_set(:doc, 'left', 'now', '1') IS NOT NULL;
+SELECT crdt.ephemeral_since(:doc, NULL) -> 'position' AS before \gset
+SELECT crdt.ephemeral_clear(:doc, 'left'), crdt.ephemeral_clear(:doc, 'left') AS again;
+SELECT crdt.ephemeral_since(:doc, :before) - 'position' AS left;
+-- -0 and 0 are one timestamp: the greater peer wins.
+SELECT crdt.ephemeral_set(:doc, 'cursor', 'zero', '1', '-0', 'b') -> 'timestamp' AS timestamp, crdt.ephemeral_set(:doc, 'cursor', 'zero', '2', 0, 'a') -> 'value' AS value;
+SELECT crdt.ephemeral_merge(:doc, '{"cursor": {"zero": {"value": 3, "timestamp": -0.0, "peer": "c"}}}') #> '{cursor,zero,timestamp}' AS timestamp;
+SELECT crdt.ephemeral_remove(:doc, 'cursor', 'zero');
 
 -- Many at once.
 SELECT crdt.ephemeral_merge(:doc, '{"cursor": {"ann": {"value": 9, "timestamp": 5, "peer": "p"}, "bob": {"value": null, "timestamp": 0, "peer": "p"}},
