@@ -70,6 +70,8 @@ pub struct Database {
     db: AtomicU32,
     /// The log's OID when the registers were used last: those of a former installation of the extension are dropped.
     log: AtomicU32,
+    /// The position at which the registers of this log began: older ones are of another database or installation.
+    began: AtomicU64,
     /// The worker's process id; 0: none; -1: starting.
     worker: AtomicI32,
     /// The worker's latch.
@@ -192,9 +194,26 @@ impl Database {
         &self.stats
     }
 
-    /// Remembers which installation of the extension uses the registers. True when it is another one than last.
-    pub fn changed_log(&self, log: u32) -> bool {
-        self.log.load(SeqCst) != log && self.log.swap(log, SeqCst) != log
+    /// Is this the installation of the extension that used the registers last?
+    pub fn is_of_log(&self, log: u32) -> bool {
+        self.log.load(SeqCst) == log
+    }
+
+    /// Another installation of the extension uses the registers, which began at this position. Listeners to what a former one
+    /// had are told to look anew.
+    pub fn begin_anew(&self, log: u32, position: u64) {
+        // First: whoever sees the log knows where it began.
+        self.began.fetch_max(position, SeqCst);
+        let former = self.log.swap(log, SeqCst);
+        if former != 0 && former != log && self.has_listeners(Channel::Ephemeral) {
+            self.forgot_any.store(true, SeqCst);
+            register_changed(self);
+        }
+    }
+
+    /// Is a position of these registers, and not of what was here before?
+    pub fn has_reached(&self, position: u64) -> bool {
+        self.began.load(SeqCst) <= position
     }
 
     /// Does anybody listen?
@@ -514,6 +533,7 @@ fn forget_database(db: u32) {
 impl Database {
     fn clear(&self) {
         self.log.store(0, SeqCst);
+        self.began.store(0, SeqCst);
         self.worker.store(0, SeqCst);
         self.latch.store(0, SeqCst);
         self.pending.store(false, SeqCst);

@@ -205,10 +205,7 @@ fn here() -> Result<(Registers, &'static Database)> {
 fn memory() -> Result<(Registers, &'static Database)> {
     let registers = registers::registers().ok_or_else(flush::not_preloaded)?;
     let database = broadcast::own().ok_or_else(broadcast::too_many_databases)?;
-    if database.changed_log(catalog::log_oid()) {
-        // What a former installation of the extension left behind.
-        store::drop_database(&registers, pg::database(), Some(catalog::log_oid()));
-    }
+    registers.take_over(database, catalog::log_oid());
     Ok((registers, database))
 }
 
@@ -350,6 +347,7 @@ pub fn since(args: &Args<'_>) -> Result<Out> {
     // Whoever asks hears of what has expired also where nobody listens, and no worker turns the wheel.
     store::turn_a_portion(&registers, now, &Counted);
     let position = args.opt_i64(1).and_then(|outside| registers.known_position(outside));
+    let position = position.filter(|position| place.database.has_reached(*position));
     let mut changes = match position {
         Some(position) => store::since(&registers, place.scope, place.hash(), position, None, now)?,
         None => store::everything(&registers, place.scope, place.hash(), now)?,
