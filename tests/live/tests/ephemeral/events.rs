@@ -185,6 +185,24 @@ fn notifications_without_payload() {
     assert_eq!(fields(&mut listener, "crdt_ephemeral", 2, from), "doc,entries,events,position");
 }
 
+/// The worker does not see a doc that is not committed, and may not say what it does not know to be allowed.
+#[test]
+fn a_doc_that_is_not_committed_tells_no_payload() {
+    let cluster = Cluster::shared();
+    let database = database(cluster, "hidden");
+    let mut client = cluster.connect(&database);
+    let mut listener = Listener::on(cluster, &database, &["crdt_ephemeral"]);
+    client.batch_execute("BEGIN; SELECT crdt.set_notify_payload(crdt.create_doc('three'), false)").unwrap();
+    set_in(&mut client, 3, "k", "secret");
+    let fields = |listener: &mut Listener, from: usize| {
+        listener.hear("a message", |l| Some(l.heard.get(from)?.payload.as_object().unwrap().len()))
+    };
+    assert_eq!(fields(&mut listener, 0), 2, "{:?}", listener.heard[0]);
+    client.batch_execute("COMMIT").unwrap();
+    set_in(&mut client, 3, "k", "secret too");
+    assert_eq!(fields(&mut listener, 1), 2, "{:?}", listener.heard[1]);
+}
+
 #[test]
 fn a_forged_notification_changes_nothing() {
     let cluster = Cluster::shared();
