@@ -546,7 +546,7 @@ COMMENT ON COLUMN crdt.stat_ephemeral.bytes IS 'Shared memory they and remembere
 COMMENT ON COLUMN crdt.stat_ephemeral.sets IS 'Writes that won';
 COMMENT ON COLUMN crdt.stat_ephemeral.losses IS 'Writes that lost to what was there';
 COMMENT ON COLUMN crdt.stat_ephemeral.expiries IS 'Values whose time was over';
-COMMENT ON COLUMN crdt.stat_ephemeral.evictions IS 'Registers dropped at once, because memory was full, after their time was over';
+COMMENT ON COLUMN crdt.stat_ephemeral.evictions IS 'Registers dropped at once, because memory was full, after their time was over or they were cleared';
 COMMENT ON COLUMN crdt.stat_ephemeral.refusals IS 'Writes refused because memory, or a role''s share of it, was full';
 COMMENT ON COLUMN crdt.stat_ephemeral.notifications IS 'Messages sent, on both channels';
 COMMENT ON COLUMN crdt.stat_ephemeral.failures IS 'Batches of messages that could not be sent and were tried again';

@@ -14,6 +14,7 @@ use crate::pg::shmem::{Open, Shared};
 use crate::pg::utility::Statement;
 use crate::pg::{self, entry, worker};
 use crate::registers;
+use crate::settings;
 
 /// Databases that can broadcast at a time.
 pub const DATABASES: usize = 64;
@@ -70,6 +71,8 @@ pub struct Database {
     db: AtomicU32,
     /// The log's OID when the registers were used last: those of a former installation of the extension are dropped.
     log: AtomicU32,
+    /// The position at which the registers of this log began: older ones are of another database or installation.
+    began: AtomicU64,
     /// The worker's process id; 0: none; -1: starting.
     worker: AtomicI32,
     /// The worker's latch.
@@ -88,6 +91,8 @@ pub struct Database {
     sent: AtomicU64,
     /// Registers of more docs than could be noted were forgotten before anybody was told.
     forgot_any: AtomicBool,
+    /// The worker's settings have been changed for its database or its role, which only another process reads.
+    outdated: AtomicBool,
     /// The worker has taken docs away and has not told of all of them yet.
     telling: AtomicBool,
     /// How often it was asked that every doc be announced, and how many of these requests have been met.
@@ -122,6 +127,8 @@ thread_local! {
     static OWN: Cell<Option<usize>> = const { Cell::new(None) };
     /// What this session is counted as a listener of.
     static LISTENS: Cell<[bool; 2]> = const { Cell::new([false; 2]) };
+    /// Of which database the transaction changes settings that the worker reads when it starts; 0: of all.
+    static ALTERS: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// Asks for the memory, before the server starts.
@@ -192,9 +199,26 @@ impl Database {
         &self.stats
     }
 
-    /// Remembers which installation of the extension uses the registers. True when it is another one than last.
-    pub fn changed_log(&self, log: u32) -> bool {
-        self.log.load(SeqCst) != log && self.log.swap(log, SeqCst) != log
+    /// Is this the installation of the extension that used the registers last?
+    pub fn is_of_log(&self, log: u32) -> bool {
+        self.log.load(SeqCst) == log
+    }
+
+    /// Another installation of the extension uses the registers, which began at this position. Listeners to what a former one
+    /// had are told to look anew.
+    pub fn begin_anew(&self, log: u32, position: u64) {
+        // First: whoever sees the log knows where it began.
+        self.began.fetch_max(position, SeqCst);
+        let former = self.log.swap(log, SeqCst);
+        if former != 0 && former != log && self.has_listeners(Channel::Ephemeral) {
+            self.forgot_any.store(true, SeqCst);
+            register_changed(self);
+        }
+    }
+
+    /// Is a position of these registers, and not of what was here before?
+    pub fn has_reached(&self, position: u64) -> bool {
+        self.began.load(SeqCst) <= position
     }
 
     /// Does anybody listen?
@@ -305,7 +329,7 @@ impl Database {
 
     /// Must the worker leave?
     pub fn must_leave(&self) -> bool {
-        self.suspended()
+        self.suspended() || self.outdated.load(SeqCst)
     }
 
     /// The worker is about to leave. False when there is something to tell after all.
@@ -415,7 +439,7 @@ pub fn before_statement(statement: &Statement<'_>) -> Result<()> {
             send_away(*db);
             Ok(())
         }
-        Statement::CommitPrepared => Ok(()),
+        Statement::CommitPrepared | Statement::AlterSetting(..) => Ok(()),
     }
 }
 
@@ -430,6 +454,12 @@ pub fn after_statement(statement: &Statement<'_>, succeeded: bool) {
                 database.mark();
             }
         }
+        Statement::AlterSetting(name, db) => {
+            if succeeded && name.is_none_or(settings::is_notify_payload) {
+                let same = ALTERS.get().is_none_or(|other| Some(other) == *db);
+                ALTERS.set(db.filter(|_| same).or(Some(0)));
+            }
+        }
         Statement::Alone(db, goes) => {
             let Some(database) = find(*db) else { return };
             database.suspended_until.store(0, SeqCst);
@@ -442,6 +472,15 @@ pub fn after_statement(statement: &Statement<'_>, succeeded: bool) {
                 }
             }
         }
+    }
+}
+
+/// A transaction ended. Nothing here can fail.
+pub fn ended(committed: bool) {
+    let Some(db) = ALTERS.take().filter(|_| committed) else { return };
+    for database in all().iter().filter(|database| db == 0 || database.db.load(SeqCst) == db) {
+        database.outdated.store(true, SeqCst);
+        worker::set_latch(database.latch.load(SeqCst));
     }
 }
 
@@ -514,6 +553,7 @@ fn forget_database(db: u32) {
 impl Database {
     fn clear(&self) {
         self.log.store(0, SeqCst);
+        self.began.store(0, SeqCst);
         self.worker.store(0, SeqCst);
         self.latch.store(0, SeqCst);
         self.pending.store(false, SeqCst);
@@ -522,6 +562,7 @@ impl Database {
         self.listeners.iter().for_each(|count| count.store(0, SeqCst));
         self.sent.store(0, SeqCst);
         self.forgot_any.store(false, SeqCst);
+        self.outdated.store(false, SeqCst);
         self.telling.store(false, SeqCst);
         self.every_doc_asked.store(0, SeqCst);
         self.every_doc_done.store(0, SeqCst);
@@ -550,6 +591,8 @@ pub fn worker_begins(db: u32) -> bool {
         return false;
     }
     database.latch.store(worker::own_latch(), SeqCst);
+    // Before this process reads its settings: what is changed from here on is changed for it.
+    database.outdated.store(false, SeqCst);
     true
 }
 

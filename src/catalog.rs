@@ -251,12 +251,13 @@ pub fn doc(doc: i64) -> Result<Rc<Doc>> {
     Ok(found)
 }
 
-/// May notifications about a doc say what changed? Not remembered: nobody is told when it is set. True where there is no doc.
+/// May notifications about a doc say what changed? Not remembered: nobody is told when it is set. No where there is no doc:
+/// one that is not committed yet may forbid it.
 pub fn shows_payload(doc: i64) -> Result<bool> {
     let names = names()?;
     let rel = Relation::open(names.doc, Lock::AccessShare);
     let mut scan = IndexScan::new(&rel, names.doc_pkey, Snapshot::Committed, &[(1, Cmp::Eq, Field::I64(doc))], false);
-    Ok(scan.next_row().is_none_or(|row| row.bool(6)))
+    Ok(scan.next_row().is_some_and(|row| row.bool(6)))
 }
 
 /// The first so many docs whose numbers are greater, ascending.

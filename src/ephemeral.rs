@@ -129,7 +129,7 @@ impl New<'_> {
     fn check(&self, now: f64) -> Result<()> {
         check_name(self.namespace, self.key)?;
         check_length("peer", self.peer, 1, MAX_PEER)?;
-        check_length("value", self.value, 0, settings::ephemeral_max_value())?;
+        check_value(self.value.len())?;
         if !(1..=MAX_TTL).contains(&self.ttl) {
             return Err(Error::new(
                 state::INVALID_PARAMETER,
@@ -137,17 +137,21 @@ impl New<'_> {
             ));
         }
         let Some(timestamp) = self.timestamp else { return Ok(()) };
-        let bad = |what: String| Err(Error::new(state::TIMESTAMP, format!("timestamp {timestamp:?} {what}")));
+        let bad = |what: String, hint: &'static str| {
+            Err(Error::new(state::TIMESTAMP, format!("timestamp {timestamp:?} {what}")).hint(hint))
+        };
         if !timestamp.is_finite() || timestamp < 0.0 {
-            return bad("must be a number of milliseconds since 1970".into());
+            return bad(
+                "must be a number of milliseconds since 1970".into(),
+                "Send what the client's clock says, or leave the timestamp out.",
+            );
         }
         let drift = settings::max_timestamp_drift();
         if timestamp > now + drift as f64 {
             let ahead = (timestamp - now).round();
-            return bad(format!("is {ahead:?} ms ahead of the server's clock, the limit is {drift}")).map_err(
-                |e: Error| {
-                    e.hint("Set the client's clock, or leave the timestamp out. See crdt_db.max_timestamp_drift.")
-                },
+            return bad(
+                format!("is {ahead:?} ms ahead of the server's clock, the limit is {drift}"),
+                "Set the client's clock, or leave the timestamp out. See crdt_db.max_timestamp_drift.",
             );
         }
         Ok(())
@@ -196,6 +200,17 @@ fn check_length(what: &str, text: &str, least: usize, most: usize) -> Result<()>
     Err(Error::new(state::LIMIT, format!("{what} has {} bytes, allowed are {least} to {most}", text.len())))
 }
 
+/// The text of a value counts, not the jsonb, which takes up to four times as much of memory.
+fn check_value(bytes: usize) -> Result<()> {
+    let most = settings::ephemeral_max_value();
+    if bytes > most { Err(value_too_long(&bytes.to_string(), most)) } else { Ok(()) }
+}
+
+fn value_too_long(bytes: &str, most: usize) -> Error {
+    Error::new(state::LIMIT, format!("value has {bytes} bytes as text, crdt_db.ephemeral_max_value allows {most}"))
+        .hint("Put what is large into a table and its key into the register, or raise crdt_db.ephemeral_max_value.")
+}
+
 fn here() -> Result<(Registers, &'static Database)> {
     catalog::names()?;
     memory()
@@ -205,10 +220,7 @@ fn here() -> Result<(Registers, &'static Database)> {
 fn memory() -> Result<(Registers, &'static Database)> {
     let registers = registers::registers().ok_or_else(flush::not_preloaded)?;
     let database = broadcast::own().ok_or_else(broadcast::too_many_databases)?;
-    if database.changed_log(catalog::log_oid()) {
-        // What a former installation of the extension left behind.
-        store::drop_database(&registers, pg::database(), Some(catalog::log_oid()));
-    }
+    registers.take_over(database, catalog::log_oid());
     Ok((registers, database))
 }
 
@@ -216,7 +228,12 @@ fn memory() -> Result<(Registers, &'static Database)> {
 pub fn set(args: &Args<'_>) -> Result<Out> {
     let place = Place::of(args)?;
     let (namespace, key) = (args.str(1, "ns")?, args.str(2, "key")?);
-    let value = args.jsonb(3, "value", 2 * settings::ephemeral_max_value())?;
+    let most = settings::ephemeral_max_value();
+    // Large ones are refused before their text is written: it has a quarter as many bytes at least.
+    let value = args.jsonb(3, "value", 8 * most).map_err(|e| match e.state {
+        state::LIMIT => value_too_long(&format!("more than {most}"), most),
+        _ => e,
+    })?;
     let peer = args.opt_str(5, "peer")?;
     let new = New {
         namespace: &namespace,
@@ -262,44 +279,62 @@ pub fn get_all(args: &Args<'_>) -> Result<Out> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an entry")]
 struct Given<'a> {
     /// As in entries that this server hands out; the key it is under counts.
     #[serde(rename = "key")]
     _key: Option<String>,
     #[serde(borrow)]
     value: &'a RawValue,
-    timestamp: f64,
+    /// Read by ourselves, so that what is wrong with it is said of its key.
+    #[serde(borrow)]
+    timestamp: &'a RawValue,
     peer: String,
+}
+
+impl Given<'_> {
+    fn as_write<'a>(&'a self, namespace: &'a str, key: &'a str) -> Result<New<'a>> {
+        let timestamp = self.timestamp.get();
+        let number = timestamp.parse().map_err(|_| malformed("timestamp is not a number".into()));
+        Ok(New {
+            namespace,
+            key,
+            value: self.value.get(),
+            timestamp: Some(number?),
+            peer: &self.peer,
+            ttl: settings::ephemeral_ttl(),
+        })
+    }
+}
+
+fn malformed(what: String) -> Error {
+    Error::new(state::MALFORMED, what)
+        .hint("The shape is {\"ns\":{\"key\":{\"value\":…,\"timestamp\":ms,\"peer\":\"name\"}}}.")
+}
+
+/// The same error, which says where among the entries; of names that may be too long their beginning.
+fn within(namespace: &str, key: &str, error: Error) -> Error {
+    let [namespace, key] = [namespace, key].map(|name| name.chars().take(60).collect::<String>());
+    Error { message: format!("entries: \"{namespace}\".\"{key}\": {}", error.message), ..error }
 }
 
 /// `crdt.ephemeral_merge(doc, entries)`
 pub fn merge(args: &Args<'_>) -> Result<Out> {
     let place = Place::of(args)?;
     let text = args.jsonb(1, "entries", Limits::default().request_bytes)?;
-    let given: BTreeMap<String, BTreeMap<String, Given<'_>>> = serde_json::from_str(&text).map_err(|e| {
-        Error::new(state::MALFORMED, format!("entries: {e}"))
-            .hint("The shape is {\"ns\":{\"key\":{\"value\":…,\"timestamp\":ms,\"peer\":\"name\"}}}.")
-    })?;
-    let ttl = settings::ephemeral_ttl();
-    let all = given.iter().flat_map(|(namespace, keys)| {
-        keys.iter().map(move |(key, given)| New {
-            namespace,
-            key,
-            value: given.value.get(),
-            timestamp: Some(given.timestamp),
-            peer: &given.peer,
-            ttl,
-        })
-    });
+    let given: BTreeMap<String, BTreeMap<String, Given<'_>>> =
+        serde_json::from_str(&text).map_err(|e| malformed(format!("entries: {e}")))?;
+    let all = given.iter().flat_map(|(namespace, keys)| keys.iter().map(move |(key, given)| (namespace, key, given)));
     // All of them, before the first one changes anything.
-    for new in all.clone() {
-        new.check(place.clock())?;
+    for (namespace, key, given) in all.clone() {
+        let checked = given.as_write(namespace, key).and_then(|new| new.check(place.clock()));
+        checked.map_err(|e| within(namespace, key, e))?;
     }
     let mut out = String::from("{");
     let mut open = None;
-    for new in all {
+    for (namespace, key, given) in all {
         pg::entry::check_interrupts();
+        let new = given.as_write(namespace, key)?;
         let Competed::Won(timestamp) = place.write(&new)? else { continue };
         if open.replace(new.namespace) != Some(new.namespace) {
             close_object(&mut out);
@@ -347,7 +382,10 @@ pub fn since(args: &Args<'_>) -> Result<Out> {
     let place = Place::of(args)?;
     let registers = place.registers;
     let now = place.now();
+    // Whoever asks hears of what has expired also where nobody listens, and no worker turns the wheel.
+    store::turn_a_portion(&registers, now, &Counted);
     let position = args.opt_i64(1).and_then(|outside| registers.known_position(outside));
+    let position = position.filter(|position| place.database.has_reached(*position));
     let mut changes = match position {
         Some(position) => store::since(&registers, place.scope, place.hash(), position, None, now)?,
         None => store::everything(&registers, place.scope, place.hash(), now)?,
@@ -370,7 +408,9 @@ pub fn clear(args: &Args<'_>) -> Result<Out> {
     let registers = place.registers;
     let namespace = namespace.as_deref().map(str::as_bytes);
     let cleared = store::clear(&registers, place.scope, place.hash(), namespace, place.now(), &Counted);
-    broadcast::register_changed(place.database);
+    if cleared > 0 {
+        broadcast::register_changed(place.database);
+    }
     Ok(Out::I64(cleared as i64))
 }
 

@@ -466,6 +466,7 @@ pub fn ended(end: End) {
         t.tell(end);
         t.clear();
     });
+    broadcast::ended(end == End::Committed);
     buffer::reset();
     executor::reset();
     if end == End::Aborted {

@@ -154,6 +154,7 @@ impl Notifier {
         }
         let told = worker::transaction(|| {
             catalog::names()?;
+            self.registers.take_over(self.database, catalog::log_oid());
             let resets = self.tell_resets(&forgotten, any, until);
             let scopes =
                 scopes.iter().filter(|scope| scope.log == catalog::log_oid() && !forgotten.contains(&scope.doc));

@@ -3,10 +3,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use crdt_engine::ephemeral::{Counts, Memory, Name, Scope, Shard, View};
+use crdt_engine::ephemeral::{Counts, Memory, Name, Scope, Shard, View, store};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::broadcast;
+use crate::broadcast::{self, Database};
 use crate::pg;
 use crate::pg::region::Region;
 use crate::pg::shmem::{self, Open};
@@ -96,6 +96,15 @@ impl Registers {
     pub fn known_position(&self, outside: i64) -> Option<u64> {
         let inside = u64::try_from(outside).ok()?.checked_sub(self.base())?;
         (inside <= self.position()).then_some(inside)
+    }
+
+    /// From now on the registers of this database are those of this installation of the extension. What a former one left behind
+    /// is dropped.
+    pub fn take_over(&self, database: &Database, log: u32) {
+        if !database.is_of_log(log) {
+            database.begin_anew(log, self.draw());
+            store::drop_database(self, pg::database(), Some(log));
+        }
     }
 
     /// Blocks of memory one role may fill in a shard.

@@ -1,5 +1,6 @@
 //! The extension's settings, `crdt_db.*`.
 
+use std::ffi::CStr;
 use std::time::Duration;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -12,11 +13,14 @@ static MAX_TIMESTAMP_DRIFT: GucSetting<i32> = GucSetting::<i32>::new(300_000);
 static NOTIFY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10);
 static NOTIFY_PAYLOAD: GucSetting<bool> = GucSetting::<bool>::new(true);
 
+/// The name of the setting that workers obey, which they read when they start.
+const NOTIFY_PAYLOAD_NAME: &CStr = c"crdt_db.notify_payload";
+
 /// A setting that is a number.
 struct Number {
-    name: &'static std::ffi::CStr,
-    about: &'static std::ffi::CStr,
-    more: &'static std::ffi::CStr,
+    name: &'static CStr,
+    about: &'static CStr,
+    more: &'static CStr,
     setting: &'static GucSetting<i32>,
     range: std::ops::RangeInclusive<i32>,
     context: GucContext,
@@ -88,7 +92,7 @@ pub fn init(preloading: bool) {
     }
     others.into_iter().for_each(Number::define);
     GucRegistry::define_bool_guc(
-        c"crdt_db.notify_payload",
+        NOTIFY_PAYLOAD_NAME,
         c"Notifications say what changed, and not only that something did.",
         c"Any role of a database may LISTEN. See also crdt.set_notify_payload(doc, payload).",
         &NOTIFY_PAYLOAD,
@@ -145,6 +149,11 @@ pub fn max_timestamp_drift() -> u64 {
 /// The shortest time between two notifications about one doc.
 pub fn notify_interval() -> Duration {
     Duration::from_millis(millis(&NOTIFY_INTERVAL))
+}
+
+/// Is this the name of [`notify_payload`]?
+pub fn is_notify_payload(name: &str) -> bool {
+    name.as_bytes().eq_ignore_ascii_case(NOTIFY_PAYLOAD_NAME.to_bytes())
 }
 
 /// Do notifications say what changed?

@@ -1,5 +1,5 @@
-//! Statements that concern the extension though they name none of its objects: LISTEN, COMMIT PREPARED, and those that want
-//! nobody connected to a database.
+//! Statements that concern the extension though they name none of its objects: LISTEN, COMMIT PREPARED, settings of databases
+//! and roles, and those that want nobody connected to a database.
 
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -20,6 +20,8 @@ pub enum Statement<'a> {
     CommitPrepared,
     /// A database that nobody else may be connected to meanwhile. It is gone afterwards if the flag says so.
     Alone(u32, bool),
+    /// A setting, or all of them, is changed for a database, or for a role in one or in all.
+    AlterSetting(Option<&'a str>, Option<u32>),
 }
 
 /// What is done about them.
@@ -131,6 +133,7 @@ unsafe fn concerns_us(node: *const pg_sys::Node) -> bool {
     unsafe {
         match (*node).type_ {
             T_ListenStmt | T_DropdbStmt | T_CreatedbStmt | T_AlterDatabaseStmt => true,
+            T_AlterDatabaseSetStmt | T_AlterRoleSetStmt => true,
             T_RenameStmt => (*node.cast::<pg_sys::RenameStmt>()).renameType == pg_sys::ObjectType::OBJECT_DATABASE,
             T_TransactionStmt => {
                 let kind = (*node.cast::<pg_sys::TransactionStmt>()).kind;
@@ -173,6 +176,14 @@ unsafe fn statement_of<'a>(node: *mut pg_sys::Node) -> Option<Statement<'a>> {
                 name.to_str().ok().map(Statement::Listen)
             }
             T_TransactionStmt => Some(Statement::CommitPrepared),
+            T_AlterDatabaseSetStmt => {
+                let alter = &*node.cast::<pg_sys::AlterDatabaseSetStmt>();
+                alter_setting(alter.setstmt, alter.dbname)
+            }
+            T_AlterRoleSetStmt => {
+                let alter = &*node.cast::<pg_sys::AlterRoleSetStmt>();
+                alter_setting(alter.setstmt, alter.database)
+            }
             T_DropdbStmt => database((*node.cast::<pg_sys::DropdbStmt>()).dbname, true),
             T_RenameStmt => database((*node.cast::<pg_sys::RenameStmt>()).subname, false),
             T_CreatedbStmt => {
@@ -192,8 +203,27 @@ unsafe fn statement_of<'a>(node: *mut pg_sys::Node) -> Option<Statement<'a>> {
 /// `name` is a NUL-terminated string; inside a transaction.
 unsafe fn database<'a>(name: *const std::ffi::c_char, goes: bool) -> Option<Statement<'a>> {
     // SAFETY: the caller's promise.
+    unsafe { database_oid(name) }.map(|oid| Statement::Alone(oid, goes))
+}
+
+/// # Safety
+/// As for [`database`].
+unsafe fn database_oid(name: *const std::ffi::c_char) -> Option<u32> {
+    // SAFETY: the caller's promise.
     let oid = unsafe { pg_sys::get_database_oid(name, true) };
-    (oid != pg_sys::InvalidOid).then(|| Statement::Alone(oid.to_u32(), goes))
+    (oid != pg_sys::InvalidOid).then(|| oid.to_u32())
+}
+
+/// # Safety
+/// `set` is a statement, `db` a NUL-terminated string or null; inside a transaction.
+unsafe fn alter_setting<'a>(set: *const pg_sys::VariableSetStmt, db: *const std::ffi::c_char) -> Option<Statement<'a>> {
+    // SAFETY: the caller's promise; RESET ALL has no name.
+    unsafe {
+        let name = (*set).name;
+        let name = if name.is_null() { None } else { Some(CStr::from_ptr(name).to_str().ok()?) };
+        let db = if db.is_null() { None } else { Some(database_oid(db)?) };
+        Some(Statement::AlterSetting(name, db))
+    }
 }
 
 /// The text of an option of a statement.

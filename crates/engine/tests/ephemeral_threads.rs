@@ -132,6 +132,7 @@ impl Follower {
 
     /// As a client does, with `ephemeral_since`.
     fn ask(&mut self, memory: &Locked, scope: Scope, now: u64) {
+        store::turn_a_portion(memory, now, memory);
         let until = (memory.bug == Some(Bug::NotesLater)).then_some(u64::MAX);
         let changes = store::since(memory, scope, scope_hash(scope), self.position, until, now).unwrap();
         self.take(&changes, until.map_or(changes.position, |_| memory.position()));

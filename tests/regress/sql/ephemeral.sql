@@ -29,6 +29,15 @@ SELECT crdt.ephemeral_set(:doc, 'cursor', 'ann', '7') ->> 'value' AS of_now;
 -- Cleared, it does.
 SELECT crdt.ephemeral_clear(:doc, 'cursor'), crdt.ephemeral_clear(:doc, 'cursor') AS again, crdt.ephemeral_clear(:doc, '') AS nothing;
 SELECT crdt.ephemeral_set(:doc, 'cursor', 'ann', '8', 0) ->> 'value' AS oldest_of_all;
+-- Only what was there leaves: not again what had been removed before.
+SELECT crdt.ephemeral_set(:doc, 'left', 'before', '1') IS NOT NULL, crdt.ephemeral_remove(:doc, 'left', 'before'), crdt.ephemeral_set(:doc, 'left', 'now', '1') IS NOT NULL;
+SELECT crdt.ephemeral_since(:doc, NULL) -> 'position' AS before \gset
+SELECT crdt.ephemeral_clear(:doc, 'left'), crdt.ephemeral_clear(:doc, 'left') AS again;
+SELECT crdt.ephemeral_since(:doc, :before) - 'position' AS left;
+-- -0 and 0 are one timestamp: the greater peer wins.
+SELECT crdt.ephemeral_set(:doc, 'cursor', 'zero', '1', '-0', 'b') -> 'timestamp' AS timestamp, crdt.ephemeral_set(:doc, 'cursor', 'zero', '2', 0, 'a') -> 'value' AS value;
+SELECT crdt.ephemeral_merge(:doc, '{"cursor": {"zero": {"value": 3, "timestamp": -0.0, "peer": "c"}}}') #> '{cursor,zero,timestamp}' AS timestamp;
+SELECT crdt.ephemeral_remove(:doc, 'cursor', 'zero');
 
 -- Many at once.
 SELECT crdt.ephemeral_merge(:doc, '{"cursor": {"ann": {"value": 9, "timestamp": 5, "peer": "p"}, "bob": {"value": null, "timestamp": 0, "peer": "p"}},
@@ -53,6 +62,11 @@ SELECT crdt.ephemeral_since(:doc, :start) #> '{events,a}' AS joined_for_who_know
 SELECT crdt.ephemeral_since(:doc, p) - 'position' FROM (VALUES (NULL), (0), (-1), (:middle + 1000000), (9223372036854775807)) AS v (p);
 SELECT crdt.ephemeral_since(:doc, 1) ->> 'reset' AS reset, crdt.ephemeral_since(:doc, :middle) ->> 'reset' AS no_reset;
 
+-- Nobody listens here: whoever asks hears of what has expired all the same.
+SELECT crdt.ephemeral_set(:doc, 'a', 'short', '1', ttl => '10 ms') IS NOT NULL AS was_set, crdt.ephemeral_since(:doc, NULL) -> 'position' AS shown \gset
+SELECT pg_sleep(0.3);
+SELECT crdt.ephemeral_since(:doc, :shown) - 'position' AS expired;
+
 -- Any value, any name, as it was.
 CREATE TEMP TABLE odd (n int, name text, value jsonb);
 INSERT INTO odd VALUES (1, ' ', 'null'), (2, '"quoted" \backslash', '""'), (3, E'line\nfeed\ttab\x01\x7f', to_jsonb(E'\x01\n"\\'::text)),
@@ -64,6 +78,12 @@ SELECT n, e ->> 'key' = name AND e -> 'value' = value AND (e -> 'value')::text =
   FROM odd, crdt.ephemeral_get(:doc, left(name, 50), name) AS e;
 SELECT count(*) FROM odd JOIN crdt.ephemeral AS e ON e.doc = :doc AND e.key = odd.name AND e.value = odd.value AND e.peer = left(name, 50);
 SELECT crdt.ephemeral_clear(:doc);
+-- The limit is the text's, whatever a jsonb takes of memory.
+SELECT n, octet_length(value::text) AS text, pg_column_size(value) AS jsonb, crdt.ephemeral_set(:doc, 'small', n::text, value) -> 'value' = value AS same
+  FROM (SELECT n, jsonb_agg(i % 10) AS value FROM unnest(ARRAY[3500, 5461]) AS n, generate_series(1, n) AS i GROUP BY n UNION ALL
+        SELECT 2, (repeat('[', 4000) || repeat(']', 4000))::jsonb UNION ALL
+        SELECT 3, ('[' || repeat('{},', 4094) || '{}]')::jsonb) AS v ORDER BY n;
+SELECT crdt.ephemeral_clear(:doc, 'small');
 -- Timestamps: fractions of a millisecond, zero, as far ahead as allowed.
 SELECT crdt.ephemeral_set(:doc, 'ns', t, '1', t::float8) ->> 'timestamp' AS timestamp
   FROM unnest(ARRAY['0', '-0', '0.001', '1234567890123.4567', '1e-10']) AS t;
@@ -143,7 +163,13 @@ SELECT crdt.ephemeral_set(:doc, 'ns', 'k', to_jsonb(repeat('v', 16383)));
 SELECT crdt.ephemeral_set(:doc, 'ns', repeat('k', 1001), '2');
 SELECT crdt.ephemeral_set(-1, 'ns', 'k', '2');
 SELECT crdt.ephemeral_set(:doc, 'ns', 'k', NULL);
+SELECT crdt.ephemeral_set(:doc, 'ns', 'k', to_jsonb(repeat('v', 1000000)));
 SELECT crdt.ephemeral_merge(:doc, '{"ns": {"k": {"timestamp": 9, "peer": "p"}}}');
+SELECT crdt.ephemeral_merge(:doc, '{"ns": {"k": {"value": 9, "timestamp": 9, "peer": "p"}, "l": {"value": 1, "timestamp": 1e400, "peer": "p"}}}');
+SELECT crdt.ephemeral_merge(:doc, '{"ns": {"l": {"value": 1, "timestamp": "9", "peer": "p"}}}');
+SELECT crdt.ephemeral_merge(:doc, jsonb_build_object('ns', jsonb_build_object(repeat('l', 1001), '{"value": 1, "timestamp": 9, "peer": "p"}'::jsonb)));
+-- What since answers is merged entry by entry that is there: nothing is removed by it.
+SELECT crdt.ephemeral_merge(:doc, '{"ns": {"k": null}}');
 
 -- The longest and the shortest time to live; an expired register is gone at once, and its key can be written.
 SELECT crdt.ephemeral_set(:doc, 'ttl', 'long', '1', ttl => '10 days') IS NOT NULL, crdt.ephemeral_set(:doc, 'ttl', 'short', '1', 5, ttl => '1 ms') IS NOT NULL;

@@ -6,7 +6,7 @@ use super::block::{Block, END, NIL, Ref, blocks_for};
 use super::register::{Name, Scope};
 use super::shard::{Head, ROLES, Shard, View};
 use super::store::Counts;
-use super::wheel::SLOTS;
+use super::wheel::{LISTS, SLOTS};
 
 /// A shard's memory.
 pub struct Owned {
@@ -81,7 +81,8 @@ pub fn check(view: View<'_>) {
             let chain = view.chain_of(at);
             assert_eq!(chain.len(), blocks_for(namespace + key + peer + value));
             blocks += 1 + chain.len() as u32;
-            *roles.entry(view.role_of(at)).or_default() += 1 + chain.len() as u32;
+            let charged = if view.is_cleared(at) { 0 } else { 1 + chain.len() as u32 };
+            *roles.entry(view.role_of(at)).or_default() += charged;
             assert!(chain.into_iter().all(|block| used.insert(block)));
         }
         assert_eq!(view.doc_size(doc), (live, blocks));
@@ -89,11 +90,12 @@ pub fn check(view: View<'_>) {
         assert_eq!(view.doc_position(doc).max(view.doc_forgotten(doc)), last_doc.max(view.doc_forgotten(doc)));
     }
     let mut hanging = BTreeSet::new();
-    for slot in 0..SLOTS {
+    for slot in 0..LISTS {
         let mut before = END | slot as u32;
         for at in view.hanging(slot) {
             assert_eq!(view.block(at)[super::shard::BEFORE], before);
             assert!(hanging.insert(at), "hangs once");
+            assert_eq!(slot == SLOTS, view.is_cleared(at), "what was cleared hangs together");
             before = at;
         }
     }

@@ -7,13 +7,16 @@ use std::cmp::Ordering;
 
 use super::block::{self, Block, END, NIL, Ref, get64, set64};
 use super::register::{Name, Scope, Version};
-use super::wheel::SLOTS;
+use super::wheel::LISTS;
 
 /// Memory is counted for this many roles apart; more share what is counted.
 pub const ROLES: usize = 512;
 
 /// What was forgotten is remembered for this many parts of the docs apart.
 const PARTS: usize = 256;
+
+/// How long what was cleared is remembered at most for those who ask what changed, in milliseconds.
+const CLEARED: u64 = 60_000;
 
 /// What a shard remembers besides its blocks. Zeroes are an empty shard.
 #[repr(C)]
@@ -31,8 +34,10 @@ pub struct Head {
     pub(super) forgotten: [u64; PARTS],
     /// The wheel has been turned up to here.
     pub(super) turned: u64,
-    /// The wheel: what is due, by time.
-    pub(super) wheel: [Ref; SLOTS],
+    /// The wheel: what is due, by time; and last what was cleared.
+    pub(super) wheel: [Ref; LISTS],
+    /// When all that was cleared is forgotten.
+    pub(super) cleared_until: u64,
     /// Blocks in use by who wrote them.
     roles: [u32; ROLES],
 }
@@ -46,7 +51,8 @@ impl Default for Head {
             newest: NIL,
             forgotten: [0; PARTS],
             turned: 0,
-            wheel: [NIL; SLOTS],
+            wheel: [NIL; LISTS],
+            cleared_until: 0,
             roles: [0; ROLES],
         }
     }
@@ -330,6 +336,11 @@ impl<'m> View<'m> {
         self.block(at)[FLAGS] & REMOVED != 0
     }
 
+    /// It was cleared: what is left of it decides nothing and is nobody's.
+    pub(super) fn is_cleared(&self, at: Ref) -> bool {
+        self.removed(at) && self.timestamp(at) == f64::NEG_INFINITY
+    }
+
     /// When the value expires or the removal is forgotten.
     pub(super) fn deadline(&self, at: Ref) -> u64 {
         let block = self.block(at);
@@ -401,7 +412,8 @@ impl Shard<'_> {
         if let Some(at) = known {
             self.expire_if_due(at, turn);
         }
-        let mut timestamp = write.timestamp;
+        // -0 becomes 0: they are one number to whoever reads it, and two in the order below.
+        let mut timestamp = write.timestamp + 0.0;
         if let Some(at) = known {
             let view = self.view();
             if write.own_clock && timestamp <= view.timestamp(at) && (view.removed(at) || self.is_by(at, write.peer)) {
@@ -449,9 +461,23 @@ impl Shard<'_> {
 
     /// Takes a register away so that any write brings it back. False when it showed nothing.
     pub fn clear(&mut self, at: Ref, turn: &mut Turn<'_>) -> bool {
-        let was_live = self.view().is_live(at, turn.now);
-        self.take_away(at, f64::NEG_INFINITY, turn);
+        let timestamp = self.view().timestamp(at);
+        let was_live = self.remove(at, timestamp, turn);
+        if !self.view().is_cleared(at) {
+            self.give_up(at, turn.now);
+        }
         was_live
+    }
+
+    /// A removal decides nothing any more. It is kept only for those who ask what changed, a while and as long as there is
+    /// room, and no role pays for it.
+    fn give_up(&mut self, at: Ref, now: u64) {
+        let (role, size) = (self.view().role_of(at), self.view().size(at));
+        self.head.roles[role] -= size;
+        set64(self.block(at), TIMESTAMP, f64::NEG_INFINITY.to_bits());
+        let forget_at = now + self.view().ttl(at).min(CLEARED);
+        self.head.cleared_until = self.head.cleared_until.max(forget_at);
+        self.schedule(at, forget_at);
     }
 
     /// A value whose time is over becomes a removal by nobody.
@@ -515,7 +541,7 @@ impl Shard<'_> {
 
     // ------------------------------------------------------------------------------------------------------- memory
 
-    /// Sees to it that a write of `size` blocks fits; what expired goes first. `known` may be among it.
+    /// Sees to it that a write of `size` blocks fits: what was cleared goes first, then what expired. `known` may be among it.
     fn make_room(
         &mut self,
         write: &Write<'_>,
@@ -523,25 +549,33 @@ impl Shard<'_> {
         known: &mut Option<Ref>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Full> {
-        for again in [true, false] {
-            let view = self.view();
-            let held = known.map_or(0, |at| view.size(at));
-            let own = known.filter(|at| view.role_of(*at) == write.role.number as usize % ROLES).map_or(0, |_| held);
-            let doc = u32::from(view.find_doc(write.name.scope, write.name.scope_hash).is_none());
-            let full = if size + doc > view.room() + held {
-                Full::Memory
-            } else if view.filled_by(write.role.number) - own + size > write.role.blocks {
-                Full::Role
-            } else {
-                return Ok(());
-            };
-            if !again {
-                return Err(full);
+        for attempt in 0.. {
+            match (attempt, self.lacks(write, size, *known)) {
+                (_, None) => return Ok(()),
+                // With a block for its doc.
+                (0, _) => self.drop_cleared(size + 1, turn),
+                (1, _) => self.drop_expired(turn),
+                (_, Some(full)) => return Err(full),
             }
-            self.drop_expired(turn);
             *known = self.view().find(&write.name);
         }
-        unreachable!("the second turn returns")
+        unreachable!("the third attempt returns")
+    }
+
+    /// Why a write of `size` blocks does not fit, `None` if it does.
+    fn lacks(&self, write: &Write<'_>, size: u32, known: Option<Ref>) -> Option<Full> {
+        let view = self.view();
+        let held = known.map_or(0, |at| view.size(at));
+        let is_own = |at: &Ref| view.role_of(*at) == write.role.number as usize % ROLES && !view.is_cleared(*at);
+        let own = known.filter(is_own).map_or(0, |_| held);
+        let doc = u32::from(view.find_doc(write.name.scope, write.name.scope_hash).is_none());
+        if size + doc > view.room() + held {
+            Some(Full::Memory)
+        } else if view.filled_by(write.role.number) - own + size > write.role.blocks {
+            Some(Full::Role)
+        } else {
+            None
+        }
     }
 
     /// The caller has seen to it that there is one.
@@ -571,7 +605,9 @@ impl Shard<'_> {
     fn account(&mut self, at: Ref, size: i32) {
         let role = self.view().role_of(at);
         let doc = self.view().doc_of(at);
-        self.head.roles[role] = self.head.roles[role].wrapping_add_signed(size);
+        if !self.view().is_cleared(at) {
+            self.head.roles[role] = self.head.roles[role].wrapping_add_signed(size);
+        }
         let blocks = &mut self.block(doc)[DOC_BLOCKS];
         *blocks = blocks.wrapping_add_signed(size);
     }

@@ -290,11 +290,15 @@ pub fn changed_docs<M: Memory>(memory: &M, db: u32, position: u64) -> Result<(u6
 
 /// Lets pass what time has brought: values expire, removals are forgotten. Locks are held for a portion at a time.
 pub fn turn<M: Memory>(memory: &M, now: u64, counts: &impl Counts) {
+    while !turn_a_portion(memory, now, counts) {}
+}
+
+/// The same, a portion of each shard at most: for whoever waits for an answer. False when there is more to do.
+pub fn turn_a_portion<M: Memory>(memory: &M, now: u64, counts: &impl Counts) -> bool {
     const PORTION: usize = 500;
-    for shard in 0..memory.shards() {
-        let due = || memory.read(shard, |view| view.is_due(now));
-        while due() && !memory.write(shard, |s| with_turn(memory, now, counts, |turn| s.turn(PORTION, turn))) {}
-    }
+    let turn_shard = |shard: &mut Shard<'_>| with_turn(memory, now, counts, |turn| shard.turn(PORTION, turn));
+    let is_due = |shard| memory.read(shard, |view| view.is_due(now));
+    (0..memory.shards()).filter(|shard| is_due(*shard) && !memory.write(*shard, turn_shard)).count() == 0
 }
 
 /// When [`turn`] has something to do next, in milliseconds since the memory was made.

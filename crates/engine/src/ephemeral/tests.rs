@@ -23,6 +23,10 @@ impl Vectors {
         Vectors { shards: (0..shards).map(|_| RefCell::new(Owned::new(blocks))).collect(), position: Cell::new(0) }
     }
 
+    fn usage_of(&self, role: u32) -> u32 {
+        self.shards.iter().map(|shard| shard.borrow().view().filled_by(role)).sum()
+    }
+
     fn check(&self) {
         self.shards.iter().for_each(|shard| audit::check(shard.borrow().view()));
     }
@@ -231,6 +235,105 @@ fn memory_that_is_full_gives_up_what_expired_and_then_refuses() {
     poor.role.blocks = 3;
     assert!(set(&store, &poor, 40_000).is_ok());
     store.check();
+}
+
+/// What a poller hears of a doc's registers after a position: their keys, and whether it has to take all of them.
+fn heard(store: &Vectors, position: u64, now: u64) -> (bool, Vec<Vec<u8>>) {
+    let changes = store::since(store, A, name(A, b"", b"").scope_hash, position, None, now).unwrap();
+    let found = &changes.found;
+    (changes.too_old, found.records.iter().filter(|r| !r.live).map(|r| found.key(r).to_vec()).collect())
+}
+
+fn clear(store: &Vectors, now: u64) -> u64 {
+    store::clear(store, A, name(A, b"", b"").scope_hash, None, now, &Uncounted)
+}
+
+#[test]
+fn what_was_cleared_gives_way_and_is_charged_to_nobody() {
+    let store = Vectors::new(1, 12);
+    let short = |scope, key| Write { role: Role { number: 10, blocks: 8 }, ..write(scope, key, 1.0, "a", "1") };
+    let keys = ["k", "l", "m", "n"];
+    keys.iter().for_each(|key| assert!(set(&store, &short(A, key), 0).is_ok()));
+    assert_eq!(set(&store, &short(A, "o"), 0), Err(Full::Role));
+    let known = store.position();
+    assert_eq!((clear(&store, 10), store.usage_of(10)), (4, 0));
+    assert_eq!(heard(&store, known, 10).1.len(), 4);
+    store.check();
+    // Three blocks are free: as many as the second doc's first register needs, the others need two each.
+    for (i, key) in keys.iter().enumerate() {
+        assert_eq!(set(&store, &short(B, key), 20), Ok(Written::Won { timestamp: 1.0, joined: true }), "{i}");
+        assert_eq!(heard(&store, known, 20).0, i > 0, "who missed the clear has to look again");
+        store.check();
+    }
+    assert_eq!(set(&store, &short(B, "o"), 20), Err(Full::Role));
+    // A cleared register that is written again is charged again.
+    store::clear(&store, B, name(B, b"", b"").scope_hash, None, 30, &Uncounted);
+    assert!(set(&store, &short(B, "n"), 40).is_ok());
+    assert_eq!(store.usage_of(10), 2);
+    store.check();
+}
+
+#[test]
+fn what_was_cleared_is_forgotten_by_time() {
+    let store = Vectors::new(1, 64);
+    let mut lasting = write(A, "k", 1.0, "a", "1");
+    lasting.ttl = register::MAX_TTL;
+    set(&store, &lasting, 0).unwrap();
+    let known = store.position();
+    clear(&store, 1_000);
+    assert_eq!(store::next_due(&store), Some(61_000));
+    store::turn(&store, 60_900, &Uncounted);
+    assert_eq!(heard(&store, known, 60_900), (false, vec![b"k".to_vec()]));
+    store::turn(&store, 61_000, &Uncounted);
+    assert_eq!((store::usage(&store, 1), store::next_due(&store)), (Usage::default(), None));
+    assert!(heard(&store, known, 61_000).0);
+    // What lives for a shorter time is remembered for a shorter time.
+    set(&store, &Write { ttl: 2_000, ..write(A, "k", 1.0, "a", "1") }, 62_000).unwrap();
+    clear(&store, 62_000);
+    assert_eq!(store::next_due(&store), Some(64_000));
+    store.check();
+}
+
+#[test]
+fn only_what_was_there_leaves_when_all_is_cleared() {
+    let store = Vectors::new(2, 64);
+    for (key, ttl) in [("removed", 30_000), ("expired", 1_000), ("there", 30_000)] {
+        set(&store, &Write { ttl, ..write(A, key, 1.0, "a", "1") }, 0).unwrap();
+    }
+    store::remove(&store, &name(A, b"ns", b"removed"), 2.0, 10, &Uncounted);
+    let known = store.position();
+    assert_eq!(clear(&store, 2_000), 1);
+    let (_, mut left) = heard(&store, known, 2_000);
+    left.sort();
+    assert_eq!(left, [b"expired".to_vec(), b"there".to_vec()], "nobody had heard that one of them expired");
+    let known = store.position();
+    assert_eq!((clear(&store, 2_000), heard(&store, known, 2_000)), (0, (false, vec![])));
+    assert!(set(&store, &write(A, "removed", 0.0, "a", "1"), 2_000).is_ok(), "any write counts");
+    store.check();
+}
+
+#[test]
+fn whoever_asks_can_turn_a_portion() {
+    let store = Vectors::new(1, 4_000);
+    let keys: Vec<String> = (0..1_200).map(|i| i.to_string()).collect();
+    for key in &keys {
+        set(&store, &Write { ttl: 200, ..write(A, key, 1.0, "a", "1") }, 0).unwrap();
+    }
+    let known = store.position();
+    let told = [500, 1_000, 1_200, 1_200].map(|expected| {
+        let all = store::turn_a_portion(&store, 500, &Uncounted);
+        (all, heard(&store, known, 0).1.len() == expected)
+    });
+    assert_eq!(told, [(false, true), (false, true), (true, true), (true, true)]);
+}
+
+#[test]
+fn minus_zero_is_zero() {
+    let store = Vectors::new(1, 64);
+    set(&store, &write(A, "k", -0.0, "b", "1"), 0).unwrap();
+    assert_eq!(set(&store, &write(A, "k", 0.0, "a", "2"), 0), Ok(Written::Lost));
+    let written = set(&store, &write(A, "k", -0.0, "c", "3"), 0);
+    assert!(matches!(written, Ok(Written::Won { timestamp, .. }) if timestamp.is_sign_positive()));
 }
 
 #[test]

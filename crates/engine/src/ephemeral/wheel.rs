@@ -6,6 +6,10 @@ use super::shard::{AFTER, BEFORE, Shard, Turn, View};
 
 /// Slots of the wheel.
 pub const SLOTS: usize = 512;
+/// Where what was cleared hangs, which is forgotten together.
+const CLEARED: usize = SLOTS;
+/// Slots, and the list of what was cleared.
+pub const LISTS: usize = SLOTS + 1;
 /// A slot is 2^7 = 128 ms, a turn 65 seconds.
 const TICK_BITS: u32 = 7;
 
@@ -28,11 +32,22 @@ impl<'m> View<'m> {
 
     /// Has [`Shard::turn`] anything to do now?
     pub fn is_due(self, now: u64) -> bool {
-        due_ticks(self.head.turned, now).any(|tick| self.head.wheel[tick as usize % SLOTS] != NIL)
+        self.cleared_due().is_some_and(|due| due <= now)
+            || due_ticks(self.head.turned, now).any(|tick| self.head.wheel[tick as usize % SLOTS] != NIL)
+    }
+
+    /// When what was cleared is forgotten.
+    fn cleared_due(self) -> Option<u64> {
+        (self.head.wheel[CLEARED] != NIL).then_some(self.head.cleared_until)
     }
 
     /// When [`Shard::turn`] has something to do next, in milliseconds; `None` when nothing hangs in the wheel.
     pub fn next_due(self) -> Option<u64> {
+        [self.next_turn(), self.cleared_due()].into_iter().flatten().min()
+    }
+
+    /// The same of what hangs in the wheel by its time.
+    fn next_turn(self) -> Option<u64> {
         let mut later = None;
         for tick in self.head.turned + 1..=self.head.turned + SLOTS as u64 {
             let ticks = self.hanging(tick as usize % SLOTS).map(|at| tick_of(self.deadline(at)));
@@ -47,9 +62,12 @@ impl<'m> View<'m> {
 }
 
 impl Shard<'_> {
-    /// Hangs a register that hangs nowhere into the slot of its deadline.
+    /// Hangs a register that hangs nowhere into the slot of its deadline, or to the others that were cleared.
     pub(super) fn hang(&mut self, at: Ref) {
-        let slot = tick_of(self.view().deadline(at)).max(self.head.turned + 1) as usize % SLOTS;
+        let slot = match self.view().is_cleared(at) {
+            true => CLEARED,
+            false => tick_of(self.view().deadline(at)).max(self.head.turned + 1) as usize % SLOTS,
+        };
         let first = std::mem::replace(&mut self.head.wheel[slot], at);
         let block = self.block(at);
         block[BEFORE] = END | slot as u32;
@@ -90,9 +108,7 @@ impl Shard<'_> {
                     }
                     done += 1;
                     if self.view().removed(at) {
-                        let position = self.view().position(at);
-                        (turn.forgot)(self.view().scope(self.view().doc_of(at)), position);
-                        self.forget(at, position);
+                        self.forget_removal(at, turn);
                     } else {
                         self.expire_if_due(at, turn);
                     }
@@ -101,7 +117,30 @@ impl Shard<'_> {
             }
             self.head.turned = tick;
         }
+        while self.view().cleared_due().is_some_and(|due| due <= turn.now) {
+            if done == most {
+                return false;
+            }
+            done += 1;
+            self.forget_removal(self.head.wheel[CLEARED], turn);
+        }
         true
+    }
+
+    /// Drops what was cleared until so many blocks are free, or nothing of it is left.
+    pub(super) fn drop_cleared(&mut self, blocks: u32, turn: &mut Turn<'_>) {
+        while self.view().cleared_due().is_some() && self.view().room() < blocks {
+            let at = self.head.wheel[CLEARED];
+            (turn.evicted)(self.view().scope(self.view().doc_of(at)).db);
+            self.forget_removal(at, turn);
+        }
+    }
+
+    /// Forgets a removal: who has not heard of it has to take the doc whole.
+    fn forget_removal(&mut self, at: Ref, turn: &mut Turn<'_>) {
+        let position = self.view().position(at);
+        (turn.forgot)(self.view().scope(self.view().doc_of(at)), position);
+        self.forget(at, position);
     }
 
     /// Drops everything whose time is over at once: values are not remembered as removed.

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use crdt_live::Cluster;
 use crdt_live::expect::{expect_error, rows};
-use crdt_live::listener::Listener;
+use crdt_live::listener::{Listener, Message};
 use crdt_live::session::wait_until;
+use postgres::Client;
 use serde_json::{Value, json};
 
 use crate::{database, set, value, worker};
@@ -111,6 +112,66 @@ fn a_database_that_could_not_be_dropped_goes_on() {
     }
     set(&mut client, "k", "last");
     listener.hear_value(1, "ns", "k", &json!("last"));
+}
+
+/// Another database, or installation, of the same name has docs of the same numbers: what somebody knew of the former ones'
+/// registers says nothing of these.
+#[test]
+fn positions_of_a_former_database_or_installation_are_too_old() {
+    let cluster = Cluster::shared();
+    let name = database(cluster, "former");
+    let mut admin = cluster.connect("postgres");
+    let since = |client: &mut Client, position: Option<i64>| -> Value {
+        client.query_one("SELECT crdt.ephemeral_since(1, $1)", &[&position]).unwrap().get(0)
+    };
+    let known = |client: &mut Client| {
+        set(client, "k", 1);
+        let position = since(client, None)["position"].as_i64();
+        assert_eq!(since(client, position)["reset"], Value::Null);
+        position
+    };
+    let make = "CREATE EXTENSION crdt_db; SELECT crdt.create_doc('one')";
+    let forgotten = |client: &mut Client, position: Option<i64>| {
+        let answer = since(client, position);
+        assert_eq!((&answer["reset"], &answer["entries"]), (&json!(true), &json!({})));
+        known(client);
+    };
+
+    let mut client = cluster.connect(&name);
+    let before = known(&mut client);
+    drop(client);
+    admin.batch_execute(&format!("DROP DATABASE {name}")).unwrap();
+    admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).unwrap();
+    let mut client = cluster.connect(&name);
+    client.batch_execute(make).unwrap();
+    forgotten(&mut client, before);
+
+    let before = known(&mut client);
+    client.batch_execute("DROP EXTENSION crdt_db CASCADE").unwrap();
+    client.batch_execute(make).unwrap();
+    forgotten(&mut client, before);
+}
+
+/// Whoever listens all the while is told that nothing is as it was, at the latest when what was there would have expired.
+#[test]
+fn listeners_hear_that_an_installation_is_gone() {
+    let cluster = Cluster::shared();
+    let name = database(cluster, "gone");
+    let mut client = cluster.connect(&name);
+    let mut listener = Listener::on(cluster, &name, &["crdt_ephemeral"]);
+    let again = "DROP EXTENSION crdt_db CASCADE; CREATE EXTENSION crdt_db; SELECT crdt.create_doc('one')";
+    for (ttl, use_it) in [("1 hour", true), ("500 ms", false)] {
+        let sql = format!("SELECT crdt.ephemeral_set(1, 'ns', 'k', '\"{ttl}\"', ttl => '{ttl}')");
+        client.batch_execute(&sql).unwrap();
+        listener.hear_value(1, "ns", "k", &json!(ttl));
+        let from = listener.heard.len();
+        client.batch_execute(again).unwrap();
+        if use_it {
+            assert_eq!(value(&mut client, "k"), Value::Null);
+        }
+        let is_reset = |m: &Message| m.payload["doc"] == Value::Null && m.payload["reset"] == true;
+        listener.hear("a reset of every doc", |l| l.heard[from..].iter().any(is_reset).then_some(()));
+    }
 }
 
 #[test]

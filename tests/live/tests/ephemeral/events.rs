@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use crdt_live::Cluster;
 use crdt_live::expect::rows;
 use crdt_live::listener::Listener;
+use crdt_live::session::wait_until;
+use postgres::Client;
 use serde_json::{Value, json};
 
-use crate::{count, database, set, set_in, value};
+use crate::{count, database, set, set_in, value, worker};
 
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -167,10 +169,18 @@ fn notifications_without_payload() {
     listener.listen_for(QUIET);
     assert!(listener.heard.iter().all(|m| m.payload.as_object().unwrap().len() <= 2));
 
-    // Of one doc only. The worker that runs keeps the database's setting: another one comes.
-    client.batch_execute(&format!("ALTER DATABASE {database} RESET crdt_db.notify_payload")).unwrap();
+    // Of one doc only. The worker that read the database's setting leaves for another one, and not before the commit.
+    let other_worker = |client: &mut Client, sql: &str| {
+        let pid = worker(client).expect("a worker");
+        client.batch_execute(&format!("BEGIN; {sql}; ROLLBACK; BEGIN; {sql}")).unwrap();
+        std::thread::sleep(QUIET);
+        assert_eq!(worker(client), Some(pid), "{sql} is not committed");
+        client.batch_execute("COMMIT").unwrap();
+        wait_until("another worker", || worker(client).is_some_and(|other| other != pid));
+    };
+    other_worker(&mut client, &format!("ALTER DATABASE {database} RESET crdt_db.notify_payload"));
+    other_worker(&mut client, &format!("ALTER ROLE ALL IN DATABASE {database} RESET ALL"));
     client.batch_execute("SELECT crdt.set_notify_payload(2, false)").unwrap();
-    client.batch_execute("SELECT pg_terminate_backend(worker_pid::int, 5000) FROM crdt.stat_ephemeral").unwrap();
     let from = listener.heard.len();
     set_in(&mut client, 2, "k", 1);
     set_in(&mut client, 1, "k", 2);
@@ -183,6 +193,24 @@ fn notifications_without_payload() {
     let from = listener.heard.len();
     set_in(&mut client, 2, "k", 2);
     assert_eq!(fields(&mut listener, "crdt_ephemeral", 2, from), "doc,entries,events,position");
+}
+
+/// The worker does not see a doc that is not committed, and may not say what it does not know to be allowed.
+#[test]
+fn a_doc_that_is_not_committed_tells_no_payload() {
+    let cluster = Cluster::shared();
+    let database = database(cluster, "hidden");
+    let mut client = cluster.connect(&database);
+    let mut listener = Listener::on(cluster, &database, &["crdt_ephemeral"]);
+    client.batch_execute("BEGIN; SELECT crdt.set_notify_payload(crdt.create_doc('three'), false)").unwrap();
+    set_in(&mut client, 3, "k", "secret");
+    let fields = |listener: &mut Listener, from: usize| {
+        listener.hear("a message", |l| Some(l.heard.get(from)?.payload.as_object().unwrap().len()))
+    };
+    assert_eq!(fields(&mut listener, 0), 2, "{:?}", listener.heard[0]);
+    client.batch_execute("COMMIT").unwrap();
+    set_in(&mut client, 3, "k", "secret too");
+    assert_eq!(fields(&mut listener, 1), 2, "{:?}", listener.heard[1]);
 }
 
 #[test]

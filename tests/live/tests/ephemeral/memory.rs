@@ -63,6 +63,27 @@ fn what_expired_goes_first_then_writes_are_refused() {
     );
 }
 
+/// What is remembered of cleared registers, for those who ask what changed, takes nobody's room.
+#[test]
+fn what_was_cleared_makes_room() {
+    let cluster = Cluster::start("cleared", &["crdt_db.ephemeral_memory=256kB", "crdt_db.ephemeral_role_share=100"]);
+    let database = database(&cluster, "cleared");
+    let mut client = cluster.connect(&database);
+    let small = |client: &mut Client, prefix: &str| {
+        (0..10_000).find(|i| {
+            let sql = format!("SELECT crdt.ephemeral_set(1, 'ns', '{prefix}{i}', '1', ttl => '10 days')");
+            client.batch_execute(&sql).is_err()
+        })
+    };
+    let fitted = small(&mut client, "a").expect("memory to be full");
+    let since = "SELECT crdt.ephemeral_since(1, NULL) -> 'position'";
+    let position = rows(&mut client, since).remove(0);
+    assert_eq!(rows(&mut client, "SELECT crdt.ephemeral_clear(1)"), [fitted.to_string()]);
+    assert_eq!(small(&mut client, "b"), Some(fitted));
+    let old = format!("SELECT crdt.ephemeral_since(1, {position}) -> 'reset'");
+    assert_eq!(rows(&mut client, &old), ["true"]);
+}
+
 #[test]
 fn one_role_leaves_room_for_the_others() {
     let cluster = Cluster::start("share", &["crdt_db.ephemeral_memory=256kB", "crdt_db.ephemeral_role_share=50"]);
