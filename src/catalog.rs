@@ -12,7 +12,7 @@ use crate::error::{Error, Result, state};
 use crate::pg::relation::{self, Cmp, Field, IndexScan, Inserter, Lock, Relation, Snapshot};
 use crate::pg::spi::{self, Param};
 use crate::pg::types::{self, Column};
-use crate::pg::{datum, inval, shmem};
+use crate::pg::{datum, entry, inval, shmem};
 
 /// The extension's own relations.
 pub struct Names {
@@ -123,7 +123,8 @@ impl Table {
             if datum::is_canonical_key(&column.ty, text) {
                 continue;
             }
-            let canonical = datum::canonical_key(&column.ty, text)?;
+            let place = || format!("In column \"{}\" of row \"{row_id}\" of table \"{}\".", column.name, self.alias);
+            let canonical = entry::explain(|| datum::canonical_key(&column.ty, text), place)?;
             if canonical != *text {
                 return Err(bad(format!("key column \"{}\" must be written as \"{canonical}\"", column.name))
                     .hint("Two spellings of one key would be two rows elsewhere."));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crdt_engine::value::Parsed;
 use crdt_engine::{OpBuf, Origin, ValueRef};
 
-use crate::apply::{self, Action, ORDERS, RowChange, TableChange};
+use crate::apply::{Action, RowChange, TableChange};
 use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
@@ -110,9 +110,8 @@ fn repair_table(table: &Rc<Table>, progress: &Progress) -> Result<i64> {
         }
         need(table, difference, by_doc.entry(difference.doc).or_default())?;
     }
-    for (doc, rows) in &by_doc {
-        write_rows(table, *doc, rows)?;
-    }
+    let changes = by_doc.iter().map(|(doc, rows)| change(table, *doc, rows)).collect::<Result<Vec<_>>>()?;
+    generic::write_logged(&changes)?;
     Ok(found.len() as i64)
 }
 
@@ -139,15 +138,13 @@ fn need<'d>(table: &Table, difference: &'d Difference, rows: &mut BTreeMap<&'d s
     Ok(())
 }
 
-fn write_rows(table: &Rc<Table>, doc: i64, rows: &BTreeMap<&str, Need<'_>>) -> Result<()> {
+/// The rows of a doc as they are to be written.
+fn change<'r>(table: &Rc<Table>, doc: i64, rows: &'r BTreeMap<&str, Need<'_>>) -> Result<TableChange<'r>> {
     let doc_name = table.doc_column.and(catalog::doc(doc)?.name.clone());
     let rows = rows.iter().map(|(row, need)| RowChange {
         row,
         action: need.action,
         cells: need.cells.iter().map(|(index, value)| (*index, value.value())).collect(),
     });
-    let change = TableChange { table: table.clone(), doc_name, rows: rows.collect() };
-    let ((), captured) =
-        buffer::observe(|| apply::write(std::slice::from_ref(&change), &ORDERS[0], apply::Present::Refuse))?;
-    generic::append_unmeant(&change, captured)
+    Ok(TableChange { table: table.clone(), doc_name, rows: rows.collect() })
 }
