@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crdt_engine::ValueRef;
+use crdt_engine::id::EventId;
 use pgrx::pg_sys::Oid;
 
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
-use crate::pg::relation::{in_scratch_memory, quote};
+use crate::pg::entry::Caught;
+use crate::pg::relation::{RowMemory, in_scratch_memory, quote};
 use crate::pg::spi::{self, Param};
-use crate::pg::{datum, entry};
+use crate::pg::{datum, entry, xact};
 
 /// What is to become of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +68,57 @@ pub enum Present {
 /// Writes all changes, kinds in the given order, tables parents first (for deletes: last).
 pub fn write(changes: &[TableChange<'_>], order: &[Action; 3], present: Present) -> Result<()> {
     spi::with_input_settings(|| write_all(changes, order, present))
+}
+
+/// Runs `write`, which writes these changes, in a subtransaction: what it made, or PostgreSQL's error. When a type refuses a
+/// value, the error of a statement that writes many says neither whose it is nor where: that of the first cell that is
+/// refused for the same reason goes out instead, and names it. `author`: the event that wrote a cell, if that is known.
+pub fn attempt<R>(
+    changes: &[TableChange<'_>],
+    author: impl Fn((&str, &str), &str) -> Option<EventId>,
+    write: impl FnOnce() -> Result<R>,
+) -> Result<std::result::Result<R, Caught>> {
+    match entry::catch(|| xact::subtransaction(|| write().map(Some))) {
+        Ok(done) => Ok(Ok(done?.expect("nothing was undone"))),
+        Err(caught) if caught.is_refused_value() && !caught.names_table() => {
+            let find = || find_refused(changes, author, caught.state()).map(|()| None::<()>);
+            xact::subtransaction(|| spi::with_input_settings(find))?;
+            Ok(Err(caught))
+        }
+        Err(caught) => Ok(Err(caught)),
+    }
+}
+
+/// Asks the types about cell after cell, in a subtransaction, up to the first that is refused: an error of this SQLSTATE
+/// goes out.
+fn find_refused(
+    changes: &[TableChange<'_>],
+    author: impl Fn((&str, &str), &str) -> Option<EventId>,
+    state: Option<[u8; 5]>,
+) -> Result<()> {
+    let mut memory = RowMemory::new();
+    for (change, row) in changes.iter().flat_map(|change| change.rows.iter().map(move |row| (change, row))) {
+        entry::check_interrupts();
+        let table = &*change.table;
+        let key = table.key_texts(row.row)?;
+        let key = table.key.iter().zip(&key).map(|(index, text)| (*index, ValueRef::Text(text)));
+        for (index, value) in key.chain(row.cells.iter().copied()) {
+            let column = &table.columns[index];
+            let asked = memory.row(|| entry::catch(|| datum::try_input(&column.ty, column.typmod, value)));
+            match asked {
+                Ok(asked) => asked?,
+                Err(refused) if refused.state() == state => {
+                    let event = author((&table.alias, row.row), &column.name);
+                    let event = event.map_or(String::new(), |event| format!(", written by event {event}"));
+                    let (column, row, table) = (&column.name, row.row, &table.alias);
+                    refused
+                        .resume_with(&format!("In column \"{column}\" of row \"{row}\" of table \"{table}\"{event}."))
+                }
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+    Ok(())
 }
 
 fn write_all(changes: &[TableChange<'_>], order: &[Action; 3], present: Present) -> Result<()> {

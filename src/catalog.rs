@@ -12,7 +12,7 @@ use crate::error::{Error, Result, state};
 use crate::pg::relation::{self, Cmp, Field, Index, IndexScan, Inserter, Lock, Relation, Row, Snapshot};
 use crate::pg::spi::{self, Param};
 use crate::pg::types::{self, Column};
-use crate::pg::{datum, inval, shmem};
+use crate::pg::{datum, entry, inval, shmem};
 use crate::rows;
 
 /// The extension's own relations.
@@ -131,7 +131,8 @@ impl Table {
             if datum::is_canonical_key(column, text) {
                 continue;
             }
-            let canonical = datum::canonical_key(column, text)?;
+            let place = || format!("In column \"{}\" of row \"{row_id}\" of table \"{}\".", column.name, self.alias);
+            let canonical = entry::explain(|| datum::canonical_key(column, text), place)?;
             if canonical != *text {
                 return Err(bad(format!("key column \"{}\" must be written as \"{canonical}\"", column.name))
                     .hint("Two spellings of one key would be two rows elsewhere."));

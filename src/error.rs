@@ -85,25 +85,44 @@ impl Error {
     }
 }
 
+/// What to do about a request that holds too much.
+pub const IN_SEVERAL: &str = "Send it in several requests.";
+
 impl From<crdt_engine::Error> for Error {
     fn from(e: crdt_engine::Error) -> Self {
         use crdt_engine::Error as E;
         let (state, hint) = match &e {
-            E::Malformed { .. } | E::DuplicateColumn { .. } => (state::MALFORMED, None),
-            E::TooLarge { .. } => (state::LIMIT, Some("Send it in several requests.")),
+            E::Malformed { .. } => (state::MALFORMED, Some("docs/format.md describes requests, in JSON and binary.")),
+            E::DuplicateColumn { .. } => (state::MALFORMED, Some("An insert names each column once.")),
+            E::TooLarge { splits, .. } => (state::LIMIT, splits.then_some(IN_SEVERAL)),
             E::OutOfMemory { .. } => (state::OUT_OF_MEMORY, None),
             E::NulCharacter { .. } => (state::UNTRANSLATABLE, Some("PostgreSQL cannot hold \\u0000 in text.")),
             E::UnknownOpType { .. } => {
-                (state::UNKNOWN_OP, Some("This server knows \"insert\", \"update\" and \"delete\" in JSON."))
+                let hint = "In JSON this server takes \"insert\", \"update\", \"delete\" and \"skip\", and with a payload, \
+                            which it keeps and does not apply, \"void\", \"add\", \"path\" and \"text\".";
+                (state::UNKNOWN_OP, Some(hint))
             }
             E::Unsupported { .. } => (state::FORMAT, Some("The sender speaks a newer format: upgrade this server.")),
-            E::ClockRange { .. } => (state::CLOCK_RANGE, None),
+            E::ClockRange { .. } => {
+                let hint = "Counters and lamports count events, from 0. They end at 2^53-1, up to which a double holds \
+                            every integer.";
+                (state::CLOCK_RANGE, Some(hint))
+            }
             E::BrokenGraph { .. } => (state::CORRUPT, None),
             E::CounterGap { .. } => (state::GAP, Some("Send the missing events first.")),
             E::UnknownDep { .. } => (state::UNKNOWN_DEP, Some("Send the events it depends on first.")),
-            E::SelfDep { .. } => (state::CYCLE, None),
-            E::LamportOrder { .. } | E::LamportBound { .. } => (state::LAMPORT, None),
-            E::UnknownRoot { .. } | E::RootOrder { .. } => (state::ROOT, None),
+            E::SelfDep { .. } => {
+                let hint = "deps name events that were there before. The peer's own previous one goes without saying.";
+                (state::CYCLE, Some(hint))
+            }
+            E::LamportOrder { .. } | E::LamportBound { .. } => {
+                let hint = "Pull, set the clock to the greatest lamport seen, and make the events anew.";
+                (state::LAMPORT, Some(hint))
+            }
+            E::UnknownRoot { .. } => (state::ROOT, Some("Send the event it derives from first.")),
+            E::RootOrder { .. } => {
+                (state::ROOT, Some("Derived updates are written by hubs: forward their runs as they came."))
+            }
             E::Equivocation { .. } => {
                 (state::EQUIVOCATION, Some("Two replicas write under one name: give one of them a new peer_id."))
             }

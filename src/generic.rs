@@ -173,16 +173,16 @@ pub fn adopt(table: &Rc<Table>) -> Result<()> {
     for ((doc, row), data) in &held {
         by_doc.entry(*doc).or_default().push((row, cells_of(table, row, data)?));
     }
-    for (doc, rows) in &by_doc {
-        adopt_doc(table, *doc, rows)?;
-    }
+    let changes = by_doc.iter().map(|(doc, rows)| missing_rows(table, *doc, rows)).collect::<Result<Vec<_>>>()?;
+    write_logged(&changes)?;
     owned(|c| {
         let sql = "DELETE FROM crdt.generic_row WHERE tbl = $1 AND ($2 IS NULL OR doc = $2)";
         c.run(sql, &[Param::text(&table.alias), Param::opt_i64(table.doc)], false).map(|_| ())
     })
 }
 
-fn adopt_doc(table: &Rc<Table>, doc: i64, rows: &[(&String, OpBuf)]) -> Result<()> {
+/// Rows of a doc that the table does not have, as inserts.
+fn missing_rows<'h>(table: &Rc<Table>, doc: i64, rows: &'h [(&String, OpBuf)]) -> Result<TableChange<'h>> {
     let doc_name = table.doc_column.and(catalog::doc(doc)?.name.clone());
     let ids: Vec<&str> = rows.iter().map(|(row, _)| row.as_str()).collect();
     let present = apply::lock_rows(table, doc_name.as_deref(), &ids)?;
@@ -197,12 +197,23 @@ fn adopt_doc(table: &Rc<Table>, doc: i64, rows: &[(&String, OpBuf)]) -> Result<(
         cells.sort_unstable_by_key(|(index, _)| *index);
         change.rows.push(RowChange { row, action: Action::Insert, cells });
     }
-    let write = || apply::write(std::slice::from_ref(&change), &apply::ORDERS[0], apply::Present::Refuse);
-    let ((), captured) = buffer::observe(write)?;
-    append_unmeant(&change, captured)
+    Ok(change)
 }
 
-/// Logs what statements did beyond what a change meant: it is in the log already.
+/// Writes what the log says already; what defaults and triggers make of it are events of this database.
+pub fn write_logged(changes: &[TableChange<'_>]) -> Result<()> {
+    let write = |change| apply::write(std::slice::from_ref(change), &apply::ORDERS[0], apply::Present::Refuse);
+    let write_all = || {
+        changes.iter().try_for_each(|change| {
+            let ((), captured) = buffer::observe(|| write(change))?;
+            append_unmeant(change, captured)
+        })
+    };
+    apply::attempt(changes, |_, _| None, write_all)?.unwrap_or_else(|caught| caught.resume());
+    Ok(())
+}
+
+/// Logs what statements did beyond what a change meant.
 pub fn append_unmeant(change: &TableChange<'_>, captured: Captured) -> Result<()> {
     for (to, ops) in captured {
         buffer::append(to, |buffer| Ok(log_unmeant(change, &ops, buffer)?))?;

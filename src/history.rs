@@ -1,6 +1,5 @@
 //! What happened, for people: a row's history, and what a run of the log says.
 
-use crdt_engine::codec;
 use crdt_engine::id::Dot;
 use crdt_engine::merge::{Candidate, RowView, replay_row};
 use crdt_engine::ops::{EventRef, kind};
@@ -40,7 +39,7 @@ pub fn run_deps(args: &Args<'_>) -> Result<Out> {
 /// `crdt.run_ops(ops)`: the operations of a run of the log.
 pub fn run_ops(args: &Args<'_>) -> Result<Out> {
     let mut ops = OpBuf::new();
-    codec::decode(args.bytes(0, "ops", usize::MAX)?, &store::stored_limits(), &mut ops)?;
+    store::decode(args.bytes(0, "ops", usize::MAX)?, &mut ops)?;
     let mut out = String::from("[");
     for (i, op) in ops.iter().enumerate() {
         if i > 0 {

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crdt_engine::OpRef;
 use crdt_engine::admit::{self, Admitted, Clock, EventView, Known, Part, views};
 use crdt_engine::id::EventId;
 use crdt_engine::merge::Candidate;
 use crdt_engine::oplog::Rows;
 use crdt_engine::ops::OpBuf;
 use crdt_engine::wire::Batch;
-use crdt_engine::{OpRef, codec};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::buffer;
@@ -296,7 +296,7 @@ fn compare_part(batch: &Batch, part: &Part, log: &mut Log) -> Result<()> {
     let mut told = views(batch, part).peekable();
     store::runs_from(log.doc, peer, part.counters.start, Snapshot::Committed, |head, bytes| {
         let mut ops = OpBuf::new();
-        codec::decode(&bytes, &store::stored_limits(), &mut ops)?;
+        store::decode(&bytes, &mut ops)?;
         let deps = head.deps.iter().map(|(p, c)| Ok(EventId::new(catalog::peer_name(*p)?, *c)));
         let deps = deps.collect::<Result<Vec<_>>>()?;
         let (mut counter, mut lamport) = (head.counter_start, head.lamport_start);

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use crdt_engine::ValueRef;
 use crdt_engine::admit::Admitted;
+use crdt_engine::id::EventId;
 use crdt_engine::merge::{self, Merged, Patch, RowMerge};
 use crdt_engine::oplog::{ByRow, Rows};
 use crdt_engine::ops::OpBuf;
@@ -204,7 +205,8 @@ impl<'b> Target<'_, 'b> {
                 None if bound => Attempt::Bound,
                 None => Attempt::RowsChanged,
             }),
-            Err(caught) if portions.len() > 1 && caught.is_constraint_violation() => Ok(Attempt::Bound),
+            // Together, what one row needs of another is tried, and the value that was refused is found.
+            Err(caught) if portions.len() > 1 && caught.is_refused_value() => Ok(Attempt::Bound),
             Err(caught) => caught.resume(),
         }
     }
@@ -436,10 +438,13 @@ impl<'b> Target<'_, 'b> {
     /// Writes the rows in one order after the other until none is in another's way. `None`: a row has appeared, start over.
     fn try_orders(&self, changes: &[TableChange<'_>], merges: &[RowMerge<'_>]) -> Result<Option<Captured>> {
         let tries = ORDERS.iter().map(|order| (order, Present::Refuse)).chain([(&ORDERS[0], Present::Adopt)]);
+        let author = |key: (&str, &str), col: &str| {
+            let cell = merges[self.rows.find(key)?].patch.cells().iter().find(|cell| cell.col == col)?;
+            Some(EventId::new(cell.dot().peer, cell.dot().counter))
+        };
         for (order, present) in tries {
-            let tried = entry::catch(|| xact::subtransaction(|| self.write(changes, merges, order, present).map(Some)));
-            match tried {
-                Ok(done) => return done,
+            match apply::attempt(changes, author, || self.write(changes, merges, order, present))? {
+                Ok(captured) => return Ok(Some(captured)),
                 Err(caught) if caught.is_constraint_violation() => {}
                 Err(caught) => caught.resume(),
             }

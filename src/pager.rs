@@ -267,7 +267,7 @@ impl<'p> Pager<'p> {
             return Ok(Vec::new());
         }
         let read = |ops: &[u8]| codec::roots(ops, &store::stored_limits());
-        let roots = row.with_bytes(11, read).unwrap_or_else(|| Ok(Vec::new()))?;
+        let roots = store::as_stored(row.with_bytes(11, read).unwrap_or_else(|| Ok(Vec::new())))?;
         let cursor = |root: EventId| Some((*self.index.get(&self.log.number(&root.peer)?)?, root.counter));
         Ok(roots.into_iter().filter_map(cursor).collect())
     }

@@ -236,7 +236,7 @@ impl<W: FnMut(&Run, &OpBuf) -> Result<usize>> Sink for JsonRuns<'_, W> {
         if !self.joins(&run) {
             self.flush()?;
         }
-        let all = codec::decode(ops, &store::stored_limits(), &mut self.ops)?;
+        let all = store::decode(ops, &mut self.ops)?;
         run.ops = all.clone();
         if skip > 0 {
             drop_known(&mut run, &self.ops, all, skip);
@@ -269,7 +269,7 @@ impl Sink for BinaryRuns {
             return Ok(self.0.run(&run, ops)?);
         }
         let mut decoded = OpBuf::new();
-        let all = codec::decode(ops, &store::stored_limits(), &mut decoded)?;
+        let all = store::decode(ops, &mut decoded)?;
         drop_known(&mut run, &decoded, all, skip);
         if run.ops.is_empty() {
             return Ok(());

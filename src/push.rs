@@ -8,7 +8,7 @@ use crdt_engine::{Limits, Origin, ValueRef};
 use crate::buffer;
 use crate::catalog;
 use crate::committed::{HEAD_BUDGET, Log};
-use crate::error::Result;
+use crate::error::{Error, IN_SEVERAL, Result, state};
 use crate::flush;
 use crate::ingest::{self, Ingested, Source};
 use crate::pg::function::{Args, Out};
@@ -20,11 +20,16 @@ fn limits() -> Limits {
     Limits::default()
 }
 
+/// Events that are too many for one request need not come in one.
+fn in_several(error: Error) -> Error {
+    if error.state == state::LIMIT { error.hint(IN_SEVERAL) } else { error }
+}
+
 /// `crdt.push(doc, request)`
 pub fn push(args: &Args<'_>) -> Result<Out> {
     let doc = args.i64(0, "doc")?;
     ingest::check_transaction("crdt.push")?;
-    let text = args.bytes(1, "request", limits().request_bytes)?;
+    let text = args.bytes(1, "request", limits().request_bytes).map_err(in_several)?;
     let response = answer(doc, text, |text| json::decode_push(text, &limits()))?;
     let mut out = String::new();
     json::write_push_response(&mut out, &response)?;
@@ -35,7 +40,7 @@ pub fn push(args: &Args<'_>) -> Result<Out> {
 pub fn push_binary(args: &Args<'_>) -> Result<Out> {
     let doc = args.i64(0, "doc")?;
     ingest::check_transaction("crdt.push_binary")?;
-    let bytes = args.bytes(1, "request", limits().request_bytes)?;
+    let bytes = args.bytes(1, "request", limits().request_bytes).map_err(in_several)?;
     let response = answer(doc, bytes, |bytes| binary::decode_push(bytes, &limits()))?;
     Ok(Out::Bytes(binary::encode_push_response(&response)?))
 }
@@ -90,7 +95,7 @@ fn frontier_after(log: &Log, done: &Ingested, versions: &mut Versions) -> Result
 pub fn doc_merge_remote(args: &Args<'_>) -> Result<Out> {
     let doc = args.i64(0, "doc")?;
     ingest::check_transaction("crdt.doc_merge_remote")?;
-    let text = args.jsonb(1, "events", limits().request_bytes)?;
+    let text = args.jsonb(1, "events", limits().request_bytes).map_err(in_several)?;
     let batch = json::decode_events(text.as_bytes(), &limits())?;
     let done = ingest::ingest(doc, batch, Source::Merge, true)?;
     Ok(Out::Jsonb(format!("[{}]", done.merge_ops.join(","))))
@@ -143,7 +148,8 @@ fn check_name(what: &'static str, name: &str, limit: usize) -> Result<()> {
         return Err(crdt_engine::Error::Malformed { at, what: "an empty name".into() }.into());
     }
     if name.len() > limit {
-        return Err(crdt_engine::Error::TooLarge { what, bytes: name.len() as u64, limit: limit as u64 }.into());
+        let (bytes, limit) = (name.len() as u64, limit as u64);
+        return Err(crdt_engine::Error::TooLarge { what, bytes, limit, splits: false }.into());
     }
     Ok(())
 }

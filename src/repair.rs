@@ -13,7 +13,6 @@ use crate::error::{Error, Result, state};
 use crate::generic;
 use crate::materialize::Captured;
 use crate::pg::function::{Args, Out};
-use crate::pg::{entry, xact};
 use crate::progress::{Progress, Task};
 use crate::rows;
 use crate::track;
@@ -181,8 +180,8 @@ fn write(changes: &[TableChange<'_>]) -> Result<Captured> {
         Ok(captured)
     };
     for order in &ORDERS {
-        match entry::catch(|| xact::subtransaction(|| write(order).map(Some))) {
-            Ok(done) => return done.map(|captured| captured.expect("nothing was undone")),
+        match apply::attempt(changes, |_, _| None, || write(order))? {
+            Ok(captured) => return Ok(captured),
             Err(caught) if caught.is_constraint_violation() => {}
             Err(caught) => caught.resume(),
         }

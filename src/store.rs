@@ -1,6 +1,7 @@
 //! The log in its tables: runs, and which runs touch which rows.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use pgrx::pg_sys::Oid;
 use rustc_hash::FxHashMap;
@@ -415,7 +416,7 @@ fn collect_start(
 
 fn collect(found: &mut RowEvents, row: &relation::Row<'_>, wanted: &RowSet<'_>) -> Result<()> {
     let decode = |ops: &[u8]| codec::decode_rows(ops, &stored_limits(), wanted, &mut found.ops);
-    let offsets = row.with_bytes(11, decode).unwrap_or_else(|| Ok(Vec::new()))?;
+    let offsets = as_stored(row.with_bytes(11, decode).unwrap_or_else(|| Ok(Vec::new())))?;
     found.add(row, offsets)
 }
 
@@ -452,6 +453,19 @@ pub fn events_since_lamport(
         })?;
     }
     Ok(Some(found))
+}
+
+/// Appends the operations of a run.
+pub fn decode(ops: &[u8], into: &mut OpBuf) -> Result<Range<usize>> {
+    as_stored(codec::decode(ops, &stored_limits(), into))
+}
+
+/// Bytes of the log that cannot be read are nobody's malformed request.
+pub fn as_stored<T>(decoded: crdt_engine::Result<T>) -> Result<T> {
+    decoded.map_err(|e| match e {
+        crdt_engine::Error::OutOfMemory { .. } => e.into(),
+        e => Error::new(state::CORRUPT, format!("a run of crdt.event_run cannot be read: {e}")),
+    })
 }
 
 /// What is stored was within limits when it came in.

@@ -180,7 +180,7 @@ impl Comparison<'_, '_> {
                 let (peer, counter, lamport) = (run.i32(2), run.i64(3) as u64, run.i64(5) as u64);
                 let mut ops = OpBuf::new();
                 let decode = |bytes: &[u8]| codec::decode_rows(bytes, &store::stored_limits(), &wanted, &mut ops);
-                let offsets = run.with_bytes(11, decode).unwrap_or_else(|| Ok(Vec::new()))?;
+                let offsets = store::as_stored(run.with_bytes(11, decode).unwrap_or_else(|| Ok(Vec::new())))?;
                 for (op, offset) in ops.iter().zip(offsets) {
                     let source = Source { doc, peer, counter: counter + offset, lamport: lamport + offset };
                     into.put(op, source)?;

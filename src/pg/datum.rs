@@ -88,17 +88,20 @@ pub fn jsonb_datum(text: &str) -> Datum {
 }
 
 pub(super) fn input_datum(ty: Oid, text: &str) -> Result<Datum> {
-    input_with_modifier(ty, -1, text)
+    input(ty, -1, Some(text))
 }
 
-fn input_with_modifier(ty: Oid, typmod: i32, text: &str) -> Result<Datum> {
-    let text = CString::new(text)
+/// What a type makes of a text, or of NULL, which a domain may refuse.
+fn input(ty: Oid, typmod: i32, text: Option<&str>) -> Result<Datum> {
+    let text = (text.map(CString::new).transpose())
         .map_err(|_| Error::new(state::UNTRANSLATABLE, "unsupported Unicode escape sequence: \\u0000 in a value"))?;
-    // SAFETY: input functions take a NUL-terminated string and raise errors for what they refuse.
+    let start = text.as_deref().map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: input functions take a NUL-terminated string and raise errors for what they refuse; one that is strict is not
+    // called for NULL.
     unsafe {
         let (mut function, mut param) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
         pg_sys::getTypeInputInfo(ty, &mut function, &mut param);
-        Ok(pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), param, typmod))
+        Ok(pg_sys::OidInputFunctionCall(function, start.cast_mut(), param, typmod))
     }
 }
 
@@ -117,9 +120,16 @@ pub(super) fn jsonb_text_by_postgres(datum: Datum) -> String {
 /// refuse it and raise an error. Call under [`PinnedSettings`].
 pub fn same_when_written(ty: &TypeInfo, typmod: i32, told: ValueRef<'_>, value: ValueRef<'_>) -> Result<bool> {
     let Some(text) = literal(ty, told)? else { return Ok(value == ValueRef::Null) };
-    let datum = input_with_modifier(ty.oid, typmod, &text)?;
+    let datum = input(ty.oid, typmod, Some(&text))?;
     let mut scratch = String::new();
     Ok(to_value(ty, datum, &mut scratch) == value)
+}
+
+/// Has a column of this type and modifier take a value: what the type refuses raises its error. Call under
+/// [`super::spi::with_input_settings`].
+pub fn try_input(ty: &TypeInfo, typmod: i32, value: ValueRef<'_>) -> Result<()> {
+    let text = literal(ty, value)?;
+    input(ty.oid, typmod, text.as_deref()).map(|_| ())
 }
 
 fn array_of(elem: Oid, len: i32, by_value: bool, align: u8, datums: &mut [Datum], nulls: &mut [bool]) -> Datum {
@@ -634,7 +644,7 @@ pub fn canonical_key(column: &Column, text: &str) -> Result<String> {
     let mut typmod = column.typmod;
     // SAFETY: a catalog look-up; the length may be a domain's.
     let base = unsafe { pg_sys::getBaseTypeAndTypmod(column.ty.oid, &mut typmod) };
-    let datum = input_with_modifier(base, typmod, text)?;
+    let datum = input(base, typmod, Some(text))?;
     let (mut scratch, mut out) = (String::new(), String::new());
     let value = to_value(&column.ty, datum, &mut scratch);
     Ok(key_text(value, &mut out).to_owned())

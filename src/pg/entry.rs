@@ -6,14 +6,14 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, state};
 
 // Declared here and not taken from pgrx: its wrappers catch errors, and these are to let one go.
 unsafe extern "C-unwind" {
@@ -77,39 +77,71 @@ pub fn entry<R>(body: impl FnOnce() -> Result<R>) -> R {
 pub fn catch<R>(body: impl FnOnce() -> Result<R>) -> std::result::Result<Result<R>, Caught> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(r) => Ok(r),
-        Err(panic) => Err(Caught { state: raised_state(&panic), panic }),
+        Err(panic) => Err(Caught { raised: matching(&panic), panic }),
     }
+}
+
+/// Runs `body`, and adds to the DETAIL of an error that PostgreSQL raises in it.
+pub fn explain<R>(body: impl FnOnce() -> Result<R>, detail: impl FnOnce() -> String) -> Result<R> {
+    catch(body).unwrap_or_else(|caught| caught.resume_with(&detail()))
 }
 
 /// An error of PostgreSQL on its way.
 pub struct Caught {
-    state: Option<[u8; 5]>,
+    raised: Option<*mut pg_sys::ErrorData>,
     panic: Box<dyn Any + Send>,
 }
 
 impl Caught {
-    /// Is it of SQLSTATE class 23?
-    pub fn is_constraint_violation(&self) -> bool {
-        self.state.is_some_and(|s| s.starts_with(b"23"))
+    /// Its SQLSTATE.
+    pub fn state(&self) -> Option<[u8; 5]> {
+        self.raised.map(|e| {
+            // SAFETY: `matching` gave a copy that lives as long as the transaction.
+            let code = unsafe { (*e).sqlerrcode };
+            std::array::from_fn(|i| (((code >> (6 * i)) & 0x3f) + b'0' as c_int) as u8)
+        })
     }
 
-    /// Did a type or a domain refuse a value (SQLSTATE classes 22 and 23)?
+    /// Is it of SQLSTATE class 23?
+    pub fn is_constraint_violation(&self) -> bool {
+        self.state().is_some_and(|s| s.starts_with(b"23"))
+    }
+
+    /// Did a type or a domain refuse a value? Classes 22 and 23; 42 and 3F, where tsquery speaks of syntax and regclass of
+    /// tables and schemas, but for rights; and 54, too large or too deep for the type.
     pub fn is_refused_value(&self) -> bool {
-        self.state.is_some_and(|s| s.starts_with(b"22") || s.starts_with(b"23"))
+        self.state()
+            .is_some_and(|s| matches!(&s[..2], b"22" | b"23" | b"3F" | b"42" | b"54") && s != *state::PRIVILEGE.0)
+    }
+
+    /// Does it say which table it is about? PostgreSQL's errors of constraints do, and show the row too.
+    pub fn names_table(&self) -> bool {
+        // SAFETY: as in `state`.
+        self.raised.is_some_and(|e| unsafe { !(*e).table_name.is_null() })
     }
 
     /// Lets it go on.
     pub fn resume(self) -> ! {
+        // Another one may have been raised since.
+        if let Some(raised) = self.raised {
+            RAISED.set(raised);
+        }
         resume_unwind(self.panic)
     }
-}
 
-fn raised_state(panic: &Box<dyn Any + Send>) -> Option<[u8; 5]> {
-    matching(panic).map(|e| {
-        // SAFETY: `matching` gives a live copy.
-        let code = unsafe { (*e).sqlerrcode };
-        std::array::from_fn(|i| (((code >> (6 * i)) & 0x3f) + b'0' as c_int) as u8)
-    })
+    /// Lets it go on with another line of DETAIL.
+    pub fn resume_with(self, detail: &str) -> ! {
+        if let Some(raised) = self.raised {
+            // SAFETY: as in `state`; texts of an error are NUL-terminated, and the new one lives where the copy does.
+            unsafe {
+                let known = (*raised).detail;
+                let known = (!known.is_null()).then(|| CStr::from_ptr(known).to_string_lossy());
+                let text = known.into_iter().chain([detail.into()]).collect::<Vec<_>>().join("\n");
+                (*raised).detail = palloc(pg_sys::TopTransactionContext, &text);
+            }
+        }
+        self.resume()
+    }
 }
 
 /// The remembered error, if it is the one this panic carries.
@@ -125,7 +157,7 @@ fn matching(panic: &Box<dyn Any + Send>) -> Option<*mut pg_sys::ErrorData> {
         return None;
     }
     // SAFETY: PostgreSQL's messages are NUL-terminated.
-    let message = unsafe { std::ffi::CStr::from_ptr(message) };
+    let message = unsafe { CStr::from_ptr(message) };
     (message.to_string_lossy() == report.message()).then_some(raised)
 }
 
@@ -142,13 +174,19 @@ fn rethrow(panic: Box<dyn Any + Send>) -> ! {
     unsafe { ReThrowError(raised) }
 }
 
+/// A text in memory of PostgreSQL.
+///
+/// SAFETY: the context must be alive.
+unsafe fn palloc(context: pg_sys::MemoryContext, text: &str) -> *mut c_char {
+    let clean = CString::new(text.replace('\0', "\\0")).expect("no NUL is left");
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::MemoryContextStrdup(context, clean.as_ptr()) }
+}
+
 fn raise(error: Error) -> ! {
     let code = error.state.0.iter().rev().fold(0, |code, c| (code << 6) | ((*c - b'0') as c_int & 0x3f));
-    let palloc = |text: &str| {
-        let clean = CString::new(text.replace('\0', "\\0")).expect("no NUL is left");
-        // SAFETY: pstrdup copies into the current memory context, which outlives the report.
-        unsafe { pg_sys::pstrdup(clean.as_ptr()) }
-    };
+    // SAFETY: the current memory context outlives the report.
+    let palloc = |text: &str| unsafe { palloc(pg_sys::CurrentMemoryContext, text) };
     let message = palloc(&error.message);
     let detail = error.detail.as_deref().map(palloc);
     let hint = error.hint.as_deref().map(palloc);

@@ -213,8 +213,7 @@ impl Args<'_> {
 
 fn check_size(name: &str, bytes: usize, limit: usize) -> Result<()> {
     if bytes > limit {
-        return Err(Error::new(state::LIMIT, format!("argument \"{name}\" has {bytes} bytes, the limit is {limit}"))
-            .hint("Send it in several requests."));
+        return Err(Error::new(state::LIMIT, format!("argument \"{name}\" has {bytes} bytes, the limit is {limit}")));
     }
     Ok(())
 }

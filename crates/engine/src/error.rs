@@ -20,6 +20,8 @@ pub enum Error {
         bytes: u64,
         /// The limit, in the same unit.
         limit: u64,
+        /// Is it the sum of what a request holds? Two of half the size may pass then.
+        splits: bool,
     },
     /// Memory could not be had.
     OutOfMemory {
@@ -148,7 +150,7 @@ impl std::fmt::Display for Error {
         match self {
             Error::Malformed { at, what } if at.is_empty() => write!(f, "malformed request: {what}"),
             Error::Malformed { at, what } => write!(f, "malformed request at {at}: {what}"),
-            Error::TooLarge { what, bytes, limit } => write!(f, "{what}: {bytes} exceeds the limit of {limit}"),
+            Error::TooLarge { what, bytes, limit, .. } => write!(f, "{what}: {bytes} exceeds the limit of {limit}"),
             Error::OutOfMemory { bytes } => write!(f, "out of memory for {bytes} bytes"),
             Error::NulCharacter { at } => write!(f, "text with a NUL character (\\u0000) at {at}"),
             Error::UnknownOpType { at, name } => write!(f, "unknown operation type {name:?} at {at}"),

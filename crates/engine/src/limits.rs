@@ -75,9 +75,21 @@ impl Limits {
     }
 }
 
-/// `size <= limit`, or the error that says both.
+/// `size <= limit`, or the error that says both: of one thing, which does not become smaller in a smaller request.
 pub(crate) fn within(what: &'static str, size: usize, limit: usize) -> Result<()> {
-    if size > limit { Err(Error::TooLarge { what, bytes: size as u64, limit: limit as u64 }) } else { Ok(()) }
+    check(what, size, limit, false)
+}
+
+/// The same of what the things in a request add up to.
+pub(crate) fn within_sum(what: &'static str, size: usize, limit: usize) -> Result<()> {
+    check(what, size, limit, true)
+}
+
+fn check(what: &'static str, size: usize, limit: usize, splits: bool) -> Result<()> {
+    if size <= limit {
+        return Ok(());
+    }
+    Err(Error::TooLarge { what, bytes: size as u64, limit: limit as u64, splits })
 }
 
 /// What of a request's limits has been used: one request may be made of many blobs.
@@ -98,27 +110,27 @@ impl<'l> Budget<'l> {
 
     pub fn add_ops(&mut self, n: usize) -> Result<()> {
         self.ops = self.ops.saturating_add(n);
-        within("operations in a request", self.ops, self.limits.ops)
+        within_sum("operations in a request", self.ops, self.limits.ops)
     }
 
     pub fn add_cells(&mut self, n: usize) -> Result<()> {
         self.cells = self.cells.saturating_add(n);
-        within("cells in a request", self.cells, self.limits.cells)
+        within_sum("cells in a request", self.cells, self.limits.cells)
     }
 
     pub fn add_deps(&mut self, n: usize) -> Result<()> {
         self.deps = self.deps.saturating_add(n);
-        within("event ids in a request", self.deps, self.limits.deps)
+        within_sum("event ids in a request", self.deps, self.limits.deps)
     }
 
     /// Bytes that come out of LZ4: many small blobs may each expand 255 times, and expanding takes time.
     pub fn add_expanded(&mut self, n: usize) -> Result<()> {
         self.expanded = self.expanded.saturating_add(n);
-        within("bytes to decompress", self.expanded, self.limits.decompressed_bytes)
+        within_sum("bytes to decompress", self.expanded, self.limits.decompressed_bytes)
     }
 
     pub fn add_text(&mut self, n: usize) -> Result<()> {
         self.text = self.text.saturating_add(n);
-        within("bytes of decoded text", self.text, self.limits.decompressed_bytes)
+        within_sum("bytes of decoded text", self.text, self.limits.decompressed_bytes)
     }
 }

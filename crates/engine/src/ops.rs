@@ -801,7 +801,12 @@ impl OpBuf {
 
 #[inline]
 fn offset(at: usize) -> Result<u32> {
-    u32::try_from(at).map_err(|_| Error::TooLarge { what: "operations", bytes: at as u64, limit: u32::MAX as u64 })
+    u32::try_from(at).map_err(|_| Error::TooLarge {
+        what: "operations",
+        bytes: at as u64,
+        limit: u32::MAX as u64,
+        splits: false,
+    })
 }
 
 #[cfg(test)]

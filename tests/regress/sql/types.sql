@@ -99,7 +99,7 @@ SELECT crdt.track('c', :three, alias => 'a') = :three AS c;
 SELECT count(*) > 0 AS merged FROM jsonb_array_elements(crdt.doc_merge_remote(:three, crdt.doc_get_pending(:two, '{}')));
 SELECT count(*) AS "same image" FROM a JOIN c USING (id) WHERE a *= c;
 -- Values a type refuses are the type's own error, and nothing is merged.
-\set SHOW_CONTEXT never
+\set VERBOSITY terse
 SELECT crdt.doc_update(:three, 'a', '1', 'i4', '"many"');
 SELECT crdt.doc_update(:three, 'a', '1', 'i4', '1.5');
 SELECT crdt.doc_update(:three, 'a', '1', 'i2', '99999');

@@ -13,7 +13,7 @@ use super::values::Column;
 use crate::EventId;
 use crate::alloc;
 use crate::error::Result;
-use crate::limits::{Budget, Limits, within};
+use crate::limits::{Budget, Limits, within, within_sum};
 use crate::ops::{OpBuf, Origin, Said, Sym, kind};
 use crate::value::ValueRef;
 
@@ -21,7 +21,7 @@ use crate::value::ValueRef;
 /// interned). Errors: [`crate::Error::Malformed`], [`crate::Error::TooLarge`], [`crate::Error::Unsupported`], [`crate::Error::NulCharacter`],
 /// [`crate::Error::DuplicateColumn`], [`crate::Error::ClockRange`], [`crate::Error::OutOfMemory`].
 pub fn decode(bytes: &[u8], limits: &Limits, into: &mut OpBuf) -> Result<Range<usize>> {
-    within("bytes of a request", bytes.len(), limits.request_bytes)?;
+    within_sum("bytes of a request", bytes.len(), limits.request_bytes)?;
     decode_within(bytes, &mut Budget::new(limits), into)
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn decode_within(bytes: &[u8], budget: &mut Budget<'_>, into: &mut Op
 /// Appends the operations of a blob on some rows; for each returns how many counters of the blob come before it. On an
 /// error nothing stays appended. Errors as for [`decode`].
 pub fn decode_rows(bytes: &[u8], limits: &Limits, wanted: &RowSet<'_>, into: &mut OpBuf) -> Result<Vec<u64>> {
-    within("bytes of a request", bytes.len(), limits.request_bytes)?;
+    within_sum("bytes of a request", bytes.len(), limits.request_bytes)?;
     let mark = into.mark();
     let some = |into: &mut OpBuf| {
         let mut budget = Budget::new(limits);
@@ -79,7 +79,7 @@ pub fn decode_rows_start(
 
 /// The events that a blob's derived updates name, as often as they do. Errors as for [`decode`].
 pub fn roots(bytes: &[u8], limits: &Limits) -> Result<Vec<EventId>> {
-    within("bytes of a request", bytes.len(), limits.request_bytes)?;
+    within_sum("bytes of a request", bytes.len(), limits.request_bytes)?;
     let mut budget = Budget::new(limits);
     let (head, body) = head::open(bytes, &mut budget)?;
     let mut roots = Vec::new();
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
         let mut names = Vec::new();
         let mut input = Input::new(sections.get(tag::NAMES));
         while !input.is_empty() {
-            within("different names", names.len() + 1, budget.limits.names)?;
+            within_sum("different names", names.len() + 1, budget.limits.names)?;
             alloc::push(&mut names, name("name", input.bytes()?, budget.limits)?)?;
         }
         let shapes = match sections.get(tag::SHAPES) {
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
         for name in &self.names {
             syms.push(into.intern(name)?);
         }
-        within("different names", into.names(), budget.limits.names)?;
+        within_sum("different names", into.names(), budget.limits.names)?;
         let mut counters = Vec::new();
         alloc::reserve(&mut counters, only.map_or(0, <[usize]>::len))?;
         let (mut counter, mut index) = (0u64, 0);

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::bytes::{Input, put_varint};
 use crate::alloc;
 use crate::error::{Error, Result};
-use crate::limits::{Budget, within};
+use crate::limits::{Budget, within, within_sum};
 use crate::ops::{Cell, Kind, Op, OpBuf, Sym, kind};
 
 /// The shapes of operations that are about to be encoded.
@@ -461,7 +461,7 @@ impl Shapes {
             return Err(input.bad(format!("name {name} of {}", names.len())));
         }
         let number = self.streams.len();
-        within("columns in a run", number + 1, budget.limits.names)?;
+        within_sum("columns in a run", number + 1, budget.limits.names)?;
         let number = number as u32;
         alloc::push(&mut self.streams, Stream { name, rows: rows.unwrap_or(number), len: 0 })?;
         Ok(number)

@@ -183,6 +183,8 @@ fn hostile_requests() {
         ("op", "{}", "Malformed"),
         ("at", "\"yesterday\"", "Malformed"),
         ("at", "-1711111111000000", "ok"),
+        ("at", "1711111111.5", "Malformed"),
+        ("at", "-9007199254740992", "ClockRange"),
         ("actor", "null", "ok"),
     ] {
         let outcome = push_run(field, value);
@@ -190,8 +192,29 @@ fn hostile_requests() {
         assert_eq!(found, expected, "{field} {}", &value[..value.len().min(200)]);
     }
     let tiny = Limits { request_bytes: 10, ..Limits::default() };
-    assert!(matches!(json::decode_push(&[b' '; 11], &tiny), Err(Error::TooLarge { bytes: 11, limit: 10, .. })));
+    let of_request = json::decode_push(&[b' '; 11], &tiny);
+    assert!(matches!(of_request, Err(Error::TooLarge { bytes: 11, limit: 10, splits: true, .. })));
     assert!(matches!(json::decode_push(b"{\"\xff\":1}", &Limits::default()), Err(Error::Malformed { .. })));
+}
+
+#[test]
+fn only_sums_are_less_in_smaller_requests() {
+    let splits = |outcome: Result<PushRequest>| match outcome {
+        Err(Error::TooLarge { splits, .. }) => splits,
+        other => panic!("{other:?}"),
+    };
+    let ops = |n: usize| vec![r#"{"type":"delete","tbl":"t","row_id":"1"}"#; n].join(",");
+    let few = Limits { ops: 2, runs: 2, names: 2, ..Limits::default() };
+    let run = |ops: &str| format!(r#"{{"peer":"p","counter_start":0,"lamport_start":1,"deps":[],"ops":[{ops}]}}"#);
+    let limited = |runs: &[String]| {
+        json::decode_push(format!(r#"{{"peer_id":"p","events":[{}]}}"#, runs.join(",")).as_bytes(), &few)
+    };
+    assert!(splits(limited(&[run(&ops(3))])));
+    assert!(splits(limited(&[run(r#"{"type":"insert","tbl":"t","row_id":"1","values":{"a":1,"b":2}}"#)])));
+    assert!(splits(limited(&[run(&ops(1)), run(r#"{"type":"skip"}"#), "{}".into()])));
+    assert!(!splits(push_op(&format!(r#"{{"type":"delete","tbl":"{}","row_id":"1"}}"#, "t".repeat(257)))));
+    assert!(!splits(push_run("deps", &format!("[{}]", ["[\"q\",1]"; 1001].join(",")))));
+    assert!(!splits(push_run("later", &"[".repeat(200))));
 }
 
 #[test]

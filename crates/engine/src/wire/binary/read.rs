@@ -8,7 +8,7 @@ use crate::alloc;
 use crate::codec::{self, Input, unzigzag};
 use crate::error::{Error, Result};
 use crate::id::{EventId, MAX_CLOCK};
-use crate::limits::{Budget, Limits, within};
+use crate::limits::{Budget, Limits, within, within_sum};
 use crate::wire::{Ahead, Batch, PullRequest, PullResponse, PushRequest, PushResponse, Run, Versions};
 
 /// A message whose operations are still encoded: for whoever stores or forwards them.
@@ -44,7 +44,7 @@ pub struct Message<'a> {
 impl<'a> Message<'a> {
     /// Reads all but the operations; of those only how many counters they take. Errors: those of [`codec::decode`].
     pub fn read(bytes: &'a [u8], limits: &Limits) -> Result<Self> {
-        within("bytes of a request", bytes.len(), limits.request_bytes)?;
+        within_sum("bytes of a request", bytes.len(), limits.request_bytes)?;
         let (of, body) = open(bytes, limits)?;
         let mut message = Message {
             of,
@@ -125,7 +125,7 @@ impl<'a> Message<'a> {
 
     /// A run whose section ends at `end` of the body.
     fn run(&mut self, mut section: Input<'_>, end: usize, peers: &[&str], budget: &mut Budget<'_>) -> Result<()> {
-        within("runs of a request", self.runs.len() + 1, budget.limits.runs)?;
+        within_sum("runs of a request", self.runs.len() + 1, budget.limits.runs)?;
         let mut head = Input::new(section.bytes()?);
         let blob = section.rest();
         let flags = head.varint()?;
@@ -193,7 +193,7 @@ fn peers<'b>(body: &'b [u8], limits: &Limits) -> Result<Vec<&'b str>> {
         if tag == tag::PEERS {
             let mut section = Input::new(bytes);
             while !section.is_empty() {
-                within("peers of a request", peers.len() + 1, limits.runs)?;
+                within_sum("peers of a request", peers.len() + 1, limits.runs)?;
                 alloc::push(&mut peers, codec::name("peer", section.bytes()?, limits)?)?;
             }
             break;

@@ -127,16 +127,7 @@ impl<'a, 'l> Reader<'a, 'l> {
 
     /// A counter, a lamport or another number from 0 to 2^53-1.
     pub fn clock(&mut self, what: &'static str) -> Result<u64> {
-        let text = match self.scanner.peek()? {
-            b'-' | b'0'..=b'9' => self.scanner.number()?,
-            _ => {
-                let found = shortened(self.scanner.skip()?);
-                return Err(self.scanner.bad(format!("expected an integer, found {found}")));
-            }
-        };
-        if text.contains(['.', 'e', 'E']) {
-            return Err(self.scanner.bad(format!("expected an integer, found {}", shortened(text))));
-        }
+        let text = self.integer()?;
         match text.parse::<u64>() {
             Ok(n) if n <= MAX_CLOCK => Ok(n),
             _ => Err(Error::ClockRange { what, value: alloc::string(shortened(text))? }),
@@ -145,11 +136,21 @@ impl<'a, 'l> Reader<'a, 'l> {
 
     /// Wall time: an integer of either sign.
     pub fn wall(&mut self, what: &'static str) -> Result<i64> {
-        let text = self.scanner.number()?;
+        let text = self.integer()?;
         match text.parse::<i64>() {
             Ok(n) if n.unsigned_abs() <= MAX_CLOCK => Ok(n),
             _ => Err(Error::ClockRange { what, value: alloc::string(shortened(text))? }),
         }
+    }
+
+    /// A number without point and exponent.
+    fn integer(&mut self) -> Result<&'a str> {
+        let is_number = matches!(self.scanner.peek()?, b'-' | b'0'..=b'9');
+        let found = if is_number { self.scanner.number()? } else { self.scanner.skip()? };
+        if is_number && !found.contains(['.', 'e', 'E']) {
+            return Ok(found);
+        }
+        Err(self.scanner.bad(format!("expected an integer, found {}", shortened(found))))
     }
 
     /// `["peer", counter]`.

@@ -14,7 +14,7 @@ pub use write::*;
 use fields::{Reader, Slot};
 
 use crate::error::Result;
-use crate::limits::{Limits, within};
+use crate::limits::{Limits, within_sum};
 use crate::ops::OpBuf;
 use crate::scan::Scanner;
 use crate::wire::{Batch, PullRequest, PullResponse, PushRequest, PushResponse, Versions};
@@ -143,7 +143,7 @@ fn whole<'a, T>(
     limits: &Limits,
     read: impl FnOnce(&mut Reader<'a, '_>) -> Result<T>,
 ) -> Result<T> {
-    within("bytes of a request", bytes.len(), limits.request_bytes)?;
+    within_sum("bytes of a request", bytes.len(), limits.request_bytes)?;
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Error::Malformed { at: format!("byte {}", e.valid_up_to()), what: "not UTF-8".into() })?;
     let mut reader = Reader::new(Scanner::new(text, limits.depth), limits);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::fields::{Reader, Slot, shortened};
 use crate::alloc;
 use crate::error::{Error, Result};
-use crate::limits::within;
+use crate::limits::{within, within_sum};
 use crate::ops::{EventRef, Origin, Sym, kind};
 use crate::scan::Scanner;
 use crate::value::{Parsed, ValueRef};
@@ -151,7 +151,7 @@ impl<'a> Reader<'a, '_> {
     /// A symbol of the request's buffer.
     fn sym(&mut self, name: &str) -> Result<Sym> {
         let sym = self.buf.intern(name)?;
-        within("different names", self.buf.names(), self.budget.limits.names)?;
+        within_sum("different names", self.buf.names(), self.budget.limits.names)?;
         Ok(sym)
     }
 

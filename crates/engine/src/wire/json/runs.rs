@@ -3,7 +3,7 @@
 use super::fields::{Reader, Slot};
 use crate::alloc;
 use crate::error::{Error, Result};
-use crate::limits::within;
+use crate::limits::within_sum;
 use crate::wire::Run;
 
 impl Reader<'_, '_> {
@@ -11,7 +11,7 @@ impl Reader<'_, '_> {
     pub fn events(&mut self) -> Result<Vec<Run>> {
         let mut runs = Vec::new();
         self.items(|r, _| {
-            within("runs of a request", runs.len() + 1, r.budget.limits.runs)?;
+            within_sum("runs of a request", runs.len() + 1, r.budget.limits.runs)?;
             let run = r.run()?;
             alloc::push(&mut runs, run)
         })?;
