@@ -107,7 +107,7 @@ fn wait_until_alone(admin: &mut postgres::Client, database: &str) {
 #[test]
 fn the_log_is_rebuilt_beside_sessions() {
     let cluster = Cluster::shared();
-    let database = database(&cluster, "rebuilt");
+    let database = database(cluster, "rebuilt");
     let [mut keeper, mut idle, mut busy, mut other] = [(); 4].map(|()| cluster.connect(&database));
     let tables = rows(
         &mut keeper,
@@ -119,7 +119,7 @@ fn the_log_is_rebuilt_beside_sessions() {
     for table in &tables {
         for rebuild in ["REINDEX TABLE CONCURRENTLY", "VACUUM FULL"] {
             next += 1;
-            busy.batch_execute(&format!("BEGIN; SELECT 1; SAVEPOINT a")).unwrap();
+            busy.batch_execute("BEGIN; SELECT 1; SAVEPOINT a").unwrap();
             keeper.batch_execute(&format!("{rebuild} {table}")).unwrap();
             other.batch_execute(&format!("UPDATE t SET v = 'other {next}' WHERE id = 1")).unwrap();
             busy.batch_execute(&format!("UPDATE t SET v = 'busy {next}' WHERE id = 2; COMMIT")).unwrap();
@@ -143,7 +143,7 @@ fn the_log_is_rebuilt_beside_sessions() {
 #[test]
 fn a_transaction_keeps_its_name_while_the_log_is_rewritten() {
     let cluster = Cluster::shared();
-    let database = database(&cluster, "renamed_log");
+    let database = database(cluster, "renamed_log");
     let (mut client, mut keeper) = (cluster.connect(&database), cluster.connect(&database));
     client.batch_execute("INSERT INTO t VALUES (0, 'a')").unwrap();
     keeper.batch_execute("VACUUM FULL crdt.event_run").unwrap();
