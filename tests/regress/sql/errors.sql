@@ -29,8 +29,8 @@ SELECT col, pushing(format(
     '{"type": "insert", "tbl": "items", "row_id": "1", "values": {"n": 1}}, {"type": "insert", "tbl": "items", "row_id": "2", "values": {"%s": %s}}',
     col, value)) AS refused
 FROM (VALUES ('n', '"x"'), ('n', '5000000000'), ('short', '"too long"'), ('price', '1234.5'), ('day', '"soon"'), ('day', '"2024-02-30"'),
-             ('extra', '{"$text": "{"}'), ('extra', '1e200000'), ('tags', '[1, "x"]'), ('tags', '[[[[[[[1]]]]]]]'), ('mood', '"so so"'), ('p', '0'), ('f', 'null'),
-             ('q', '"a b"'), ('r', '"nowhere"'), ('r', '"no.where"'), ('u', '"7"')) AS v(col, value);
+             ('extra', '{"$text": "{"}'), ('extra', '1e200000'), ('tags', '[1, "x"]'), ('mood', '"so so"'), ('p', '0'), ('f', 'null'),
+             ('q', '"a b"'), ('r', '"nowhere"'), ('u', '"7"')) AS v(col, value);
 -- Of a constraint of the table PostgreSQL says it itself.
 SELECT col, pushing(format('{"type": "insert", "tbl": "items", "row_id": "2", "values": {"%s": %s}}', col, value)) AS refused
 FROM (VALUES ('nn', 'null'), ('c', '10')) AS v(col, value);
