@@ -6,7 +6,9 @@ use std::rc::Rc;
 
 use crdt_engine::ValueRef;
 use crdt_engine::id::EventId;
+use crdt_engine::{OpBuf, OpRef};
 use pgrx::pg_sys::Oid;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::catalog::{self, Table};
 use crate::error::{Error, Result, state};
@@ -48,13 +50,38 @@ pub struct TableChange<'a> {
     pub rows: Vec<RowChange<'a>>,
 }
 
-/// Orders of kinds that are tried: new parents before their children's updates, old parents after; where a unique value
-/// moves from one row to another, deletes have to come first.
-pub const ORDERS: [[Action; 3]; 3] = [
-    [Action::Insert, Action::Update, Action::Delete],
-    [Action::Delete, Action::Insert, Action::Update],
-    [Action::Delete, Action::Update, Action::Insert],
+/// A step of writing several tables.
+pub enum Step {
+    /// Rows of this kind, parents' tables first, for deletes last.
+    Of(Action),
+    /// Table after table, children first: deletes, then updates.
+    ChildrenFirst,
+}
+
+use Step::{ChildrenFirst, Of};
+
+/// Orders that are tried. First: new parents before their children's updates, old parents after. Where a unique value moves
+/// from one row to another, deletes have to come before: children leave their old parents first, as far as that can be done
+/// by table, so that a cascade does not find them there.
+pub const ORDERS: [&[Step]; 5] = [
+    &[Of(Action::Insert), Of(Action::Update), Of(Action::Delete)],
+    &[Of(Action::Insert), ChildrenFirst],
+    &[ChildrenFirst, Of(Action::Insert)],
+    &[Of(Action::Delete), Of(Action::Insert), Of(Action::Update)],
+    &[Of(Action::Delete), Of(Action::Update), Of(Action::Insert)],
 ];
+
+/// Did statements in another order than the first delete a row that was to stay? A cascade has found it where it had been.
+pub fn lost_row(changes: &[TableChange<'_>], captured: &FxHashMap<i64, OpBuf>) -> bool {
+    let deleted = captured.values().flat_map(OpBuf::iter).filter(|op| matches!(op, OpRef::Delete { .. }));
+    let mut lost: FxHashSet<(&str, &str)> = deleted.filter_map(|op| op.row_key()).collect();
+    let rows = || changes.iter().flat_map(|c| c.rows.iter().map(|row| ((c.table.alias.as_str(), row.row), row.action)));
+    // A row may go from one doc and come in another.
+    for (key, _) in rows().filter(|(_, action)| *action == Action::Delete) {
+        lost.remove(&key);
+    }
+    !lost.is_empty() && rows().any(|(key, _)| lost.contains(&key))
+}
 
 /// What to do about a row that is to be inserted and is there by now.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,20 +93,21 @@ pub enum Present {
 }
 
 /// Writes all changes, kinds in the given order, tables parents first (for deletes: last).
-pub fn write(changes: &[TableChange<'_>], order: &[Action; 3], present: Present) -> Result<()> {
+pub fn write(changes: &[TableChange<'_>], order: &[Step], present: Present) -> Result<()> {
     spi::with_input_settings(|| write_all(changes, order, present))
 }
 
-/// Runs `write`, which writes these changes, in a subtransaction: what it made, or PostgreSQL's error. When a type refuses a
+/// Runs `write`, which writes these changes, in a subtransaction: what it made, nothing if it wants to be undone, or
+/// PostgreSQL's error. When a type refuses a
 /// value, the error of a statement that writes many says neither whose it is nor where: that of the first cell that is
 /// refused for the same reason goes out instead, and names it. `author`: the event that wrote a cell, if that is known.
 pub fn attempt<R>(
     changes: &[TableChange<'_>],
     author: impl Fn((&str, &str), &str) -> Option<EventId>,
-    write: impl FnOnce() -> Result<R>,
-) -> Result<std::result::Result<R, Caught>> {
-    match entry::catch(|| xact::subtransaction(|| write().map(Some))) {
-        Ok(done) => Ok(Ok(done?.expect("nothing was undone"))),
+    write: impl FnOnce() -> Result<Option<R>>,
+) -> Result<std::result::Result<Option<R>, Caught>> {
+    match entry::catch(|| xact::subtransaction(write)) {
+        Ok(done) => done.map(Ok),
         Err(caught) if caught.is_refused_value() && !caught.names_table() => {
             let find = || find_refused(changes, author, caught.state()).map(|()| None::<()>);
             xact::subtransaction(|| spi::with_input_settings(find))?;
@@ -121,12 +149,15 @@ fn find_refused(
     Ok(())
 }
 
-fn write_all(changes: &[TableChange<'_>], order: &[Action; 3], present: Present) -> Result<()> {
-    for kind in order {
-        let tables: Box<dyn Iterator<Item = &TableChange<'_>>> =
-            if *kind == Action::Delete { Box::new(changes.iter().rev()) } else { Box::new(changes.iter()) };
-        for change in tables {
-            write_kind(change, *kind, present)?;
+fn write_all(changes: &[TableChange<'_>], order: &[Step], present: Present) -> Result<()> {
+    for step in order {
+        match step {
+            Of(Action::Delete) => changes.iter().rev().try_for_each(|c| write_kind(c, Action::Delete, present))?,
+            Of(kind) => changes.iter().try_for_each(|c| write_kind(c, *kind, present))?,
+            ChildrenFirst => changes.iter().rev().try_for_each(|c| {
+                write_kind(c, Action::Delete, present)?;
+                write_kind(c, Action::Update, present)
+            })?,
         }
     }
     Ok(())

@@ -360,19 +360,31 @@ pub fn pending() -> bool {
 /// Runs statements whose capture is looked at and not logged: by doc, what they did.
 pub fn observe<R>(body: impl FnOnce() -> Result<R>) -> Result<(R, FxHashMap<i64, OpBuf>)> {
     /// Puts the transaction's own buffer back, also when an error passes.
-    struct Own(Option<Box<Buffer>>);
+    struct Own(Option<Option<Box<Buffer>>>);
+    impl Own {
+        /// The buffer that was there instead. A query that these statements run in will have to know what they wrote.
+        fn put_back(&mut self) -> Option<Box<Buffer>> {
+            let mut own = self.0.take()?;
+            let mut seen = BUFFER.take();
+            if let (Some(own), Some(seen)) = (&mut own, &mut seen) {
+                own.segments = std::mem::take(&mut seen.segments);
+            }
+            BUFFER.set(own);
+            seen
+        }
+    }
     impl Drop for Own {
         fn drop(&mut self) {
-            if let Some(own) = self.0.take() {
-                BUFFER.set(Some(own));
-            }
+            self.put_back();
         }
     }
     lock_log()?;
-    let scratch = Buffer { scratch: true, locked: true, ..Buffer::default() };
-    let mut own = Own(BUFFER.replace(Some(Box::new(scratch))));
+    let mut own = BUFFER.take();
+    let segments = own.as_mut().map(|own| std::mem::take(&mut own.segments)).unwrap_or_default();
+    BUFFER.set(Some(Box::new(Buffer { scratch: true, locked: true, segments, ..Buffer::default() })));
+    let mut own = Own(Some(own));
     let result = body()?;
-    let seen = BUFFER.replace(own.0.take());
+    let seen = own.put_back();
     let mut captured = FxHashMap::default();
     for (doc, mut buffer) in seen.map(|seen| seen.docs).into_iter().flatten() {
         codec::spell_out(&mut buffer.ops)?;

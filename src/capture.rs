@@ -48,7 +48,7 @@ fn on_trigger(call: &Call<'_>) -> Result<()> {
         return Ok(());
     };
     buffer::lock_log()?;
-    let mut statement = Statement::begin(&table);
+    let mut statement = Statement::begin(&table, call);
     match call.event() {
         Event::Insert => {
             let rows = call.new_rows();
@@ -89,12 +89,18 @@ struct Statement<'t> {
 }
 
 impl<'t> Statement<'t> {
-    fn begin(table: &'t Rc<Table>) -> Statement<'t> {
+    fn begin(table: &'t Rc<Table>, call: &Call<'_>) -> Statement<'t> {
         let mut lent = Lent::take();
         let buffer = lent.get();
-        let mixed = executor::is_mixed();
+        // Cascades of several foreign keys may update and delete rows within one query, captured in another order.
+        let cascades = matches!(call.event(), Event::Update | Event::Delete) && call.refers_to_others();
+        let mixed = cascades || executor::is_mixed();
         buffer.segments.forget_ended(executor::ended());
-        let deeper = buffer.segments.take_inner(table.root, executor::current(), mixed);
+        let deeper = match call.event() {
+            // What triggers wrote before goes as well: nothing is left to settle, but by a query further out.
+            Event::Truncate => Rows::default(),
+            _ => buffer.segments.take_inner(table.root, executor::current(), mixed),
+        };
         let own = (mixed || !executor::is_outermost()).then(Rows::default);
         let Scribbles { row, text, other, changed } = buffer.take_scribbles();
         Statement { table, lent, deeper, shared: Vec::new(), own, changed, row, text, other, seen: 0, large: false }
@@ -358,8 +364,6 @@ impl<'t> Statement<'t> {
 
     /// The rows that TRUNCATE is about to remove, whoever wrote them: read under a snapshot of now.
     fn truncate(&mut self, rel: &Relation) -> Result<()> {
-        // What triggers wrote before goes as well: nothing is left to settle.
-        self.deeper = Rows::default();
         let _latest = xact::ActiveSnapshot::push_latest();
         let _pinned = datum::PinnedSettings::pin();
         let table = self.table;

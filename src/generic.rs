@@ -202,12 +202,13 @@ fn missing_rows<'h>(table: &Rc<Table>, doc: i64, rows: &'h [(&String, OpBuf)]) -
 
 /// Writes what the log says already; what defaults and triggers make of it are events of this database.
 pub fn write_logged(changes: &[TableChange<'_>]) -> Result<()> {
-    let write = |change| apply::write(std::slice::from_ref(change), &apply::ORDERS[0], apply::Present::Refuse);
+    let write = |change| apply::write(std::slice::from_ref(change), apply::ORDERS[0], apply::Present::Refuse);
     let write_all = || {
         changes.iter().try_for_each(|change| {
             let ((), captured) = buffer::observe(|| write(change))?;
             append_unmeant(change, captured)
-        })
+        })?;
+        Ok(Some(()))
     };
     apply::attempt(changes, |_, _| None, write_all)?.unwrap_or_else(|caught| caught.resume());
     Ok(())

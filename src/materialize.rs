@@ -14,7 +14,7 @@ use crdt_engine::ops::OpBuf;
 use crdt_engine::wire::{Batch, json};
 use rustc_hash::FxHashMap;
 
-use crate::apply::{self, Action, ORDERS, Present, RowChange, TableChange};
+use crate::apply::{self, Action, ORDERS, Present, RowChange, Step, TableChange};
 use crate::buffer;
 use crate::catalog::{self, Table};
 use crate::competition::Competition;
@@ -231,7 +231,7 @@ impl<'b> Target<'_, 'b> {
         let captured = match alone {
             true => part.try_orders(&changes, &merges)?,
             // In the subtransaction of all: each of its own would keep the memory that its statements took.
-            false => Some(part.write(&changes, &merges, &ORDERS[0], Present::Refuse)?),
+            false => Some(part.write(&changes, &merges, ORDERS[0], Present::Refuse)?),
         };
         let Some(captured) = captured else { return Ok(false) };
         outcome.derived.extend(crate::derive::derive(self.doc, &rows, &merges, &changes, captured)?);
@@ -426,7 +426,7 @@ impl<'b> Target<'_, 'b> {
         &self,
         changes: &[TableChange<'_>],
         merges: &[RowMerge<'_>],
-        order: &[Action; 3],
+        order: &[Step],
         present: Present,
     ) -> Result<Captured> {
         let ((), captured) = buffer::observe(|| apply::write(changes, order, present))?;
@@ -437,14 +437,20 @@ impl<'b> Target<'_, 'b> {
 
     /// Writes the rows in one order after the other until none is in another's way. `None`: a row has appeared, start over.
     fn try_orders(&self, changes: &[TableChange<'_>], merges: &[RowMerge<'_>]) -> Result<Option<Captured>> {
-        let tries = ORDERS.iter().map(|order| (order, Present::Refuse)).chain([(&ORDERS[0], Present::Adopt)]);
+        let tries = ORDERS.into_iter().map(|order| (order, Present::Refuse)).chain([(ORDERS[0], Present::Adopt)]);
         let author = |key: (&str, &str), col: &str| {
             let cell = merges[self.rows.find(key)?].patch.cells().iter().find(|cell| cell.col == col)?;
             Some(EventId::new(cell.dot().peer, cell.dot().counter))
         };
-        for (order, present) in tries {
-            match apply::attempt(changes, author, || self.write(changes, merges, order, present))? {
-                Ok(captured) => return Ok(Some(captured)),
+        for (nth, (order, present)) in tries.enumerate() {
+            let first = nth % ORDERS.len() == 0;
+            let try_it = || {
+                let captured = self.write(changes, merges, order, present)?;
+                Ok((first || !apply::lost_row(changes, &captured)).then_some(captured))
+            };
+            match apply::attempt(changes, author, try_it)? {
+                Ok(Some(captured)) => return Ok(Some(captured)),
+                Ok(None) => {}
                 Err(caught) if caught.is_constraint_violation() => {}
                 Err(caught) => caught.resume(),
             }
@@ -453,7 +459,7 @@ impl<'b> Target<'_, 'b> {
             return Ok(None);
         }
         // No order works: let the first one's error out, it is the one to understand.
-        self.write(changes, merges, &ORDERS[0], Present::Refuse).map(Some)
+        self.write(changes, merges, ORDERS[0], Present::Refuse).map(Some)
     }
 
     /// Has a row come to be that was to be inserted?

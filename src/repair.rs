@@ -179,13 +179,16 @@ fn write(changes: &[TableChange<'_>]) -> Result<Captured> {
         let ((), captured) = buffer::observe(|| apply::write(changes, order, Present::Refuse))?;
         Ok(captured)
     };
-    for order in &ORDERS {
-        match apply::attempt(changes, |_, _| None, || write(order))? {
-            Ok(captured) => return Ok(captured),
+    for (nth, order) in ORDERS.into_iter().enumerate() {
+        let try_it =
+            || write(order).map(|captured| (nth == 0 || !apply::lost_row(changes, &captured)).then_some(captured));
+        match apply::attempt(changes, |_, _| None, try_it)? {
+            Ok(Some(captured)) => return Ok(captured),
+            Ok(None) => {}
             Err(caught) if caught.is_constraint_violation() => {}
             Err(caught) => caught.resume(),
         }
     }
     // No order works: let the first one's error out, it is the one to understand.
-    write(&ORDERS[0])
+    write(ORDERS[0])
 }

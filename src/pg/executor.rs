@@ -56,7 +56,7 @@ pub fn is_mixed() -> bool {
     RUNNING.with_borrow(|r| r.last().is_some_and(|query| query.mixed && query.depth == trigger::depth()))
 }
 
-/// The query that writes of which a statement trigger runs; `None` for one that the executor does not run (COPY).
+/// The query that writes of which a statement trigger runs; `None` where triggers were put off to the commit.
 pub fn current() -> Option<u64> {
     RUNNING.with_borrow(|r| r.last().map(|query| query.serial))
 }
@@ -149,11 +149,22 @@ unsafe extern "C-unwind" fn finish(query: *mut pg_sys::QueryDesc) {
             None => standard_ExecutorFinish(query),
         }
         if writes {
-            RUNNING.with_borrow_mut(Vec::pop);
-            if trigger::depth() == 0 && RUNNING.with_borrow(Vec::is_empty) {
-                ENDED.set(ended() + 1);
-            }
+            end();
         }
+    }
+}
+
+/// Has `run` run a statement that writes and that the executor does not run: COPY, TRUNCATE.
+pub fn utility(run: impl FnOnce()) {
+    enter(next_serial(), false);
+    run();
+    end();
+}
+
+fn end() {
+    RUNNING.with_borrow_mut(Vec::pop);
+    if trigger::depth() == 0 && RUNNING.with_borrow(Vec::is_empty) {
+        ENDED.set(ended() + 1);
     }
 }
 

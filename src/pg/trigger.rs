@@ -56,6 +56,16 @@ impl<'f> Call<'f> {
         unsafe { Relation::borrowed((*self.data).tg_relation) }
     }
 
+    /// Does the relation refer to others by foreign keys?
+    pub fn refers_to_others(&self) -> bool {
+        // SAFETY: open during the call, with as many triggers as it says.
+        let triggers = unsafe {
+            let triggers = (*(*self.data).tg_relation).trigdesc;
+            std::slice::from_raw_parts((*triggers).triggers, (*triggers).numtriggers as usize)
+        };
+        triggers.iter().any(|trigger| trigger.tgfoid.to_u32() == pg_sys::F_RI_FKEY_CHECK_UPD)
+    }
+
     /// The rows as they were, if the trigger asks for them.
     pub fn old_rows(&self) -> Option<Tuples<'_>> {
         // SAFETY: live during the call.

@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
-use super::entry;
+use super::{entry, executor};
 use crate::error::Result;
 
 /// Such a statement.
@@ -122,7 +122,30 @@ unsafe extern "C-unwind" fn process(
         qc,
     };
     // SAFETY: PostgreSQL's own arguments. On the common path nothing on this frame needs dropping when an error passes.
-    unsafe { if concerns_us((*stmt).utilityStmt) { watched(call) } else { call.pass_on() } }
+    unsafe {
+        let node = (*stmt).utilityStmt;
+        if concerns_us(node) {
+            watched(call)
+        } else if writes_rows(node) {
+            executor::utility(|| call.pass_on())
+        } else {
+            call.pass_on()
+        }
+    }
+}
+
+/// # Safety
+/// `node` is a statement.
+unsafe fn writes_rows(node: *const pg_sys::Node) -> bool {
+    use pg_sys::NodeTag::*;
+    // SAFETY: the caller's promise: a node is what its tag says.
+    unsafe {
+        match (*node).type_ {
+            T_CopyStmt => (*node.cast::<pg_sys::CopyStmt>()).is_from,
+            T_TruncateStmt => true,
+            _ => false,
+        }
+    }
 }
 
 /// # Safety

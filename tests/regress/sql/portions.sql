@@ -63,3 +63,27 @@ SELECT count(*) FILTER (WHERE v = 'good') AS good FROM plain_rows;
 SELECT count(*) AS differ FROM crdt.verify('plain_rows');
 DROP TABLE plain_rows, tree, seats, pairs;
 DROP FUNCTION hit_partner(), portions_push;
+-- A unique value moves from a parent that goes to another one, so that deletes come before updates: children that the same
+-- push has moved away are not found by the cascade.
+CREATE TABLE p_list (id int PRIMARY KEY, pos int UNIQUE);
+CREATE TABLE p_item (id int PRIMARY KEY, list int REFERENCES p_list ON DELETE CASCADE, v text);
+CREATE TABLE p_node (id int PRIMARY KEY, up int REFERENCES p_node ON DELETE CASCADE, pos int UNIQUE);
+SELECT crdt.create_doc('hub', 'moved') AS moved \gset
+SELECT count(crdt.track(t, :moved)) AS tracked FROM unnest(ARRAY['p_list', 'p_item', 'p_node']::regclass[]) AS t;
+INSERT INTO p_list VALUES (1, 1), (2, 2), (3, 3);
+INSERT INTO p_item VALUES (10, 1, 'milk'), (11, 1, 'bread'), (12, 1, 'left behind');
+INSERT INTO p_node VALUES (1, NULL, 1), (2, NULL, 2), (3, 1, 3);
+CREATE FUNCTION p_push(counter int, ops json) RETURNS json LANGUAGE sql AS $$
+    SELECT crdt.push(crdt.doc('moved'), json_build_object('peer_id', 'ann', 'events', json_build_array(json_build_object(
+        'peer', 'ann', 'counter_start', counter, 'lamport_start', 50 + counter, 'deps', '[]'::json, 'ops', ops))))::json -> 'accepted' $$;
+SELECT p_push(0, '[{"type":"update","tbl":"p_item","row_id":"10","col":"list","value":2}, {"type":"update","tbl":"p_item","row_id":"11","col":"list","value":2},
+    {"type":"delete","tbl":"p_list","row_id":"1"}, {"type":"update","tbl":"p_list","row_id":"2","col":"pos","value":1}]') AS accepted;
+SELECT p_push(4, '[{"type":"update","tbl":"p_item","row_id":"10","col":"list","value":3}, {"type":"delete","tbl":"p_list","row_id":"2"},
+    {"type":"insert","tbl":"p_list","row_id":"4","values":{"pos":1}}]') AS accepted;
+SELECT * FROM p_list ORDER BY id;
+SELECT * FROM p_item ORDER BY id;
+-- Within one table there is no such order: refused, and nothing lost.
+SELECT p_push(7, '[{"type":"update","tbl":"p_node","row_id":"3","col":"up","value":2}, {"type":"delete","tbl":"p_node","row_id":"1"},
+    {"type":"update","tbl":"p_node","row_id":"2","col":"pos","value":1}]') AS accepted;
+SELECT * FROM p_node ORDER BY id;
+SELECT t, v.* FROM unnest(ARRAY['p_list', 'p_item', 'p_node']::regclass[]) AS t, crdt.verify(t) AS v;
