@@ -63,7 +63,10 @@ impl Written {
 #[derive(Clone, Copy)]
 struct Slot {
     number: usize,
+    /// 0: not known.
     peer: i32,
+    /// The peer it was before a savepoint was rolled back; 0: none.
+    former: i32,
     /// The nesting level its lock was taken at.
     level: i32,
     /// The next counter, unless a savepoint that wrote was rolled back.
@@ -272,7 +275,7 @@ fn take_slot(doc: i64) -> Result<Slot> {
     let bucket = (doc as u64 % u64::from(SLOT_BUCKETS)) as u32;
     for number in 0..MAX_SLOTS {
         if lock::try_lock(class, bucket, Space::Slot(number as u16)) {
-            return Ok(Slot { number, peer: 0, level: xact::nest_level(), next: None, length: None });
+            return Ok(Slot { number, peer: 0, former: 0, level: xact::nest_level(), next: None, length: None });
         }
     }
     Err(Error::new(state::LIMIT, format!("all {MAX_SLOTS} slots of doc {doc} are taken by running transactions"))
@@ -300,7 +303,7 @@ fn read_tail(doc: i64, slot: Slot) -> Result<(Slot, u64, Known)> {
     }
     // A transaction keeps the name it began to write under, though VACUUM FULL of the log may have given the slot another
     // one: readers know a transaction's runs by it. Unless the name's line was made in the savepoint.
-    let peer = match slot.peer {
+    let peer = match slot.former {
         peer if peer != 0 && catalog::has_peer(peer)? => peer,
         _ => catalog::ensure_peer(doc, &slot_peer_name(doc, slot.number)?, None)?,
     };
@@ -485,7 +488,9 @@ pub fn sub_aborted(level: i32) {
             written.doubtful = true;
             written.heads.clear();
             if let Some(slot) = &mut written.slot {
-                slot.next = None;
+                // How long its tail is is not known either: it may have begun inside.
+                let former = if slot.peer == 0 { slot.former } else { slot.peer };
+                *slot = Slot { next: None, peer: 0, former, length: None, ..*slot };
                 if slot.level >= level {
                     written.slot = None;
                 }
