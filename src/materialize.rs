@@ -169,11 +169,13 @@ impl<'b> Target<'_, 'b> {
         Ok(ranges.flat_map(portions).collect())
     }
 
-    /// One try: lock, read, then decide and write by portions.
+    /// One try: read, lock, then decide and write by portions. In this order: what is committed before the locks are had and
+    /// after the log was read is noticed in the end. The other way round a row could be on its way when it is looked for, and
+    /// in the log when that is read: it would be taken for one that is not there.
     fn attempt(&self, least: u64, want_ops: bool, portions: &[Range<usize>]) -> Result<Attempt> {
-        let exists = self.lock_existing()?;
         let quiet_since = flush::quiet(self.doc);
         let known = Competition::read(self.doc, self.rows, least)?;
+        let exists = self.lock_existing()?;
         let window = known.by_row();
         let undecided = self.undecided(&exists, &known, &window);
         let history = Competition::history(self.doc, self.rows, &undecided)?;

@@ -452,7 +452,16 @@ impl Place {
             let sql = format!("SELECT v::text FROM crdt.verify('{}.{tbl}') AS v", self.schema);
             let wrong: Vec<String> = client.query(&sql, &[]).map_err(told)?.iter().map(|row| row.get(0)).collect();
             if !wrong.is_empty() {
-                return Err(format!("crdt.verify of {tbl}: {wrong:?}; the table shows {:?}", self.rows(client)));
+                let history = format!(
+                    "SELECT r.id || ': ' || h::text FROM {0}.{tbl} AS r, crdt.history('{0}.{tbl}', r.id) AS h",
+                    self.schema
+                );
+                let history: Vec<String> =
+                    client.query(&history, &[]).map_err(told)?.iter().map(|row| row.get(0)).collect();
+                let shown = self.rows(client);
+                return Err(format!(
+                    "crdt.verify of {tbl}: {wrong:?}; the table shows {shown:?}; history: {history:#?}"
+                ));
             }
         }
         let refused = |refusal| format!("a pull was refused: {refusal:?}");
